@@ -1,0 +1,1 @@
+"""Media <-> tokens: the image tokenizer, the speech tokenizer and the speech decoder."""

@@ -1,0 +1,102 @@
+"""The nouns of a generation: what goes in, what comes out. Samples and pixels, no bytes, no HTTP."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Modality = Literal["text", "audio", "image"]
+Algorithm = Literal["entropy", "entropy-penalty", "maskgit_plus", "topk_margin", "origin"]
+
+
+@dataclass(frozen=True)
+class TextPart:
+    text: str
+
+
+@dataclass(frozen=True)
+class ImagePart:
+    pixels: NDArray[np.uint8]  # (H, W, 3) RGB
+
+
+@dataclass(frozen=True)
+class AudioPart:
+    samples: NDArray[np.float32]  # (T,) mono in [-1, 1]
+    sample_rate: int  # Hz
+
+
+Part = TextPart | ImagePart | AudioPart
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """What a caller may override; None takes the preset's value. Units and ranges: docs of `POST /v1/generate`."""
+
+    steps: int | None = None
+    max_tokens: int | None = None
+    block_size: int | None = None
+    algorithm: Algorithm | None = None
+    temperature: float = 0.0
+    top_p: float | None = None
+    top_k: int | None = None
+    algorithm_temperature: float | None = None
+    repetition_penalty: float | None = None
+    position_penalty: float | None = None
+    guidance: float | None = None
+    seed: int | None = None
+    constrain: bool = True
+    reference_compat: bool = False
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    parts: tuple[Part, ...]
+    outputs: tuple[Modality, ...]
+    task: str = "auto"
+    instructions: str | None = None
+    decoding: Decoding = field(default_factory=Decoding)
+
+
+@dataclass(frozen=True)
+class Usage:
+    input_tokens: dict[Modality, int]
+    output_tokens: dict[Modality, int]
+    steps: int
+    forward_passes: int
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Milliseconds."""
+
+    encode_ms: float
+    decode_ms: float
+    media_ms: float
+
+
+@dataclass(frozen=True)
+class Generation:
+    """The finished answer of one request."""
+
+    task: str
+    token_ids: tuple[int, ...]  # the whole canvas, as committed
+    text: str | None
+    audio: AudioPart | None
+    image: ImagePart | None
+    truncated: bool  # the canvas filled up before the end mark
+    usage: Usage
+    timings: Timings
+
+
+class RequestError(ValueError):
+    """A caller's mistake: what is wrong and what is allowed, safe to show.
+
+    `param` names the offending field (`decoding.steps`), `code` is a stable machine-readable word.
+    """
+
+    def __init__(self, message: str, *, param: str | None = None, code: str = "invalid_request") -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code
