@@ -1,0 +1,1 @@
+"""The networks a bundle is made of, in plain torch, one idea a file."""

@@ -1,0 +1,163 @@
+"""The Dream body: a Qwen2.5-style transformer with full bidirectional attention over packed sequences.
+
+Source: reference/decoding.md "Model". RMSNorm before attention and before the gated SiLU MLP, rotary positions, biases
+on q, k and v only, and no attention mask of any kind. Sequences are packed end to end: `(T, hidden)` and lengths.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    rope_theta: float = 1e6
+    rms_norm_eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % (2 * self.num_heads):
+            raise ValueError(f"hidden_size {self.hidden_size} must be an even multiple of num_heads {self.num_heads}")
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(f"num_heads {self.num_heads} must be a multiple of num_kv_heads {self.num_kv_heads}")
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_heads
+
+
+@dataclass(frozen=True)
+class Packing:
+    """What every layer needs to know about a packed batch: where sequences end, and the rotary table of its rows."""
+
+    lengths: tuple[int, ...]  # tokens per sequence, in order
+    cos: Tensor  # (T, 1, D) float32
+    sin: Tensor  # (T, 1, D) float32
+
+
+def rotary_table(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of the rotary angles in float32; each half of the head dimension repeats the D/2 frequencies."""
+    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
+    angles = positions.float()[:, None] * theta**-exponents  # (T, D/2)
+    angles = torch.cat((angles, angles), dim=-1)[:, None]  # (T, 1, D)
+    return angles.cos(), angles.sin()
+
+
+def pack(lengths: Sequence[int], head_dim: int, theta: float, device: torch.device) -> Packing:
+    """Positions restart at 0 for each sequence. The lengths are host integers, so nothing here waits for the device."""
+    positions = torch.cat([torch.arange(length) for length in lengths]).to(device)  # (T,)
+    return Packing(tuple(lengths), *rotary_table(positions, head_dim, theta))
+
+
+def _rotate(x: Tensor, packing: Packing) -> Tensor:
+    """Rotary embedding in the dtype of `x`, as the reference does: (T, heads, D) -> the same."""
+    low, high = x.chunk(2, dim=-1)
+    turned = torch.cat((-high, low), dim=-1)
+    return x * packing.cos.to(x.dtype) + turned * packing.sin.to(x.dtype)
+
+
+def packed_attention(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Bidirectional grouped-query attention within each packed sequence.
+
+    q: (T, heads, D); k, v: (T, kv_heads, D) -> (T, heads, D). Sequences of one length run as one batch.
+    """
+    if len(set(lengths)) == 1:
+        batched = (x.view(len(lengths), lengths[0], *x.shape[1:]) for x in (q, k, v))
+        return _attend(*batched).flatten(0, 1)
+    ends = list(accumulate(lengths))
+    spans = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+    return torch.cat([_attend(q[None, s], k[None, s], v[None, s])[0] for s in spans])
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, heads, L, D)
+    grouped = q.shape[1] != k.shape[1]
+    return F.scaled_dot_product_attention(q, k, v, enable_gqa=grouped).transpose(1, 2)  # (B, L, heads, D)
+
+
+class RMSNorm(nn.Module):
+    """Normalises in float32 and rounds to the input's dtype before the weight is applied: the reference's order."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * F.rms_norm(x, self.weight.shape, None, self.eps)
+
+
+class Attention(nn.Module):
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.head_dim = config.head_dim
+        kv_size = config.num_kv_heads * config.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, kv_size)
+        self.v_proj = nn.Linear(config.hidden_size, kv_size)
+        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor, packing: Packing) -> Tensor:
+        heads = (-1, self.head_dim)
+        q = _rotate(self.q_proj(x).unflatten(-1, heads), packing)  # (T, heads, D)
+        k = _rotate(self.k_proj(x).unflatten(-1, heads), packing)  # (T, kv_heads, D)
+        v = self.v_proj(x).unflatten(-1, heads)
+        out: Tensor = self.o_proj(packed_attention(q, k, v, packing.lengths).flatten(-2))
+        return out
+
+
+class MLP(nn.Module):
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return out
+
+
+class Layer(nn.Module):
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.self_attn = Attention(config)
+        self.mlp = MLP(config)
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(self, x: Tensor, packing: Packing) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), packing)
+        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return out
+
+
+class Backbone(nn.Module):
+    """Token embeddings, layers and final norm; the head lives in `OmniModel`, as in the published state dict."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(self, embeds: Tensor, lengths: Sequence[int]) -> Tensor:
+        """(T, hidden) packed embeddings and the length of each sequence -> (T, hidden) after the final norm."""
+        if sum(lengths) != embeds.shape[0]:
+            raise ValueError(f"lengths sum to {sum(lengths)}, but {embeds.shape[0]} rows are packed")
+        packing = pack(lengths, self.config.head_dim, self.config.rope_theta, embeds.device)
+        hidden = embeds
+        for layer in self.layers:
+            hidden = layer(hidden, packing)
+        out: Tensor = self.norm(hidden)
+        return out
