@@ -87,6 +87,7 @@ class Generation:
     truncated: bool  # the canvas filled up before the end mark
     usage: Usage
     timings: Timings
+    cancelled: bool = False  # stopped by its caller: what is there may be incomplete, an image is left out
 
 
 class RequestError(ValueError):

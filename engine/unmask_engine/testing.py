@@ -8,14 +8,16 @@ import torch
 from torch import Tensor
 
 
-def dream_weights(
-    shapes: Mapping[str, Sequence[int]], seed: int = 20240, lm_gain: float = 4.0
-) -> dict[str, Tensor]:
+def dream_weights(shapes: Mapping[str, Sequence[int]], seed: int = 20240, lm_gain: float = 4.0) -> dict[str, Tensor]:
     """Deterministic float32 weights for backbone, speech encoder and image tokenizer, by name and shape.
 
     `quantize.*` buffers are left out: the recipe does not touch them.
     """
-    return {name: _dream_tensor(name, tuple(shape), seed, lm_gain) for name, shape in shapes.items() if not name.startswith("quantize.")}
+    return {
+        name: _dream_tensor(name, tuple(shape), seed, lm_gain)
+        for name, shape in shapes.items()
+        if not name.startswith("quantize.")
+    }
 
 
 def _dream_tensor(name: str, shape: tuple[int, ...], seed: int, lm_gain: float) -> Tensor:

@@ -1,0 +1,138 @@
+"""A bundle in memory: its modules, tokenizer and presets, ready to generate."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unmask_engine.bundle import Bundle, ComponentName, load_bundle
+from unmask_engine.codecs.image_tokenizer import ImageTokenizer
+from unmask_engine.codecs.speech_decoder import SpeechDecoder
+from unmask_engine.codecs.speech_flow import SpeechFlow
+from unmask_engine.codecs.vocoder import Vocoder
+from unmask_engine.components import load_component
+from unmask_engine.models.omni import OmniModel
+from unmask_engine.models.speech_frontend import SpeechFrontend, read_cmvn
+from unmask_engine.preset import Preset
+from unmask_engine.runner import Backbone
+from unmask_engine.text import TextTokenizer
+from unmask_engine.vocabulary import Vocabulary
+
+
+class Model(Backbone, Protocol):
+    """The backbone with its speech encoder."""
+
+    def encode_speech(self, feats: Tensor) -> Tensor:
+        """(1, T, F) features of the speech front end -> (1, T', H) embeddings."""
+
+
+class Tokenizer(Protocol):
+    def encode_plain(self, text: str) -> Sequence[int]:
+        """Ids of anyone's text; never that of a special token."""
+
+    def encode_template(self, template: str, slots: Mapping[str, str]) -> Sequence[int]:
+        """Ids of a template with special tokens, its slots filled with anyone's text."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, special tokens left out."""
+
+    def id_of(self, token: str) -> int:
+        """Id of one whole token; ValueError if there is none."""
+
+
+class Frontend(Protocol):
+    def __call__(self, samples: NDArray[np.float32]) -> Tensor:
+        """(T,) samples at `LoadedBundle.audio_input_rate` -> (R, F) features; R is 0 where there are too few."""
+
+
+class ImageCodec(Protocol):
+    def encode(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] -> codes (B, h, w)."""
+
+    def decode(self, ids: Tensor) -> Tensor:
+        """Codes (B, h, w) -> (B, 3, H, W), not clamped."""
+
+
+class SpeechCodec(Protocol):
+    sample_rate: int
+
+    def decode(self, ids: Tensor, seed: int) -> Tensor:
+        """Codes (L,) -> samples (T,)."""
+
+
+@dataclass(frozen=True)
+class LoadedBundle:
+    """A codec that is None takes the tasks that need it away; the rest works."""
+
+    name: str
+    model: Model
+    tokenizer: Tokenizer
+    vocabulary: Vocabulary
+    presets: tuple[Preset, ...]
+    device: torch.device
+    image_codec: ImageCodec | None = None
+    speech_frontend: Frontend | None = None
+    speech_codec: SpeechCodec | None = None
+    image_input_size: int = 512  # pixels a side
+    image_grid: int = 16  # tokens a side of a drawn image
+    audio_input_rate: int = 16000  # Hz
+
+    @classmethod
+    def load(cls, path_or_name: str | Path, device: torch.device | str = "cpu") -> "LoadedBundle":
+        """Read a bundle's weights; raises BundleError where something is missing.
+
+        Codecs run in float32: in bfloat16 some of their codes come out otherwise (mini-notes.md).
+        """
+        bundle = load_bundle(path_or_name)
+        device = torch.device(device)
+        model = cast(OmniModel, load_component(bundle, "backbone", device=device))
+        (tokenizer_file,) = bundle.files("text_tokenizer")
+        tokenizer = TextTokenizer(tokenizer_file)
+        size = model.lm_head.weight.shape[0]
+        image_codec = _image_codec(bundle, device)
+        return cls(
+            name=bundle.name,
+            model=model,
+            tokenizer=tokenizer,
+            vocabulary=Vocabulary.build(bundle.tokens, size, tokenizer.id_of, tokenizer.encode_plain),
+            presets=bundle.presets,
+            device=device,
+            image_codec=image_codec,
+            speech_frontend=_frontend(bundle),
+            speech_codec=_speech_codec(bundle, device),
+            image_input_size=bundle.media.image_input_size,
+            image_grid=bundle.media.image_output_size // (image_codec.config.factor if image_codec else 16),
+            audio_input_rate=bundle.media.audio_input_rate,
+        )
+
+
+def _image_codec(bundle: Bundle, device: torch.device) -> ImageTokenizer | None:
+    if _is_left_out(bundle, "image_tokenizer"):
+        return None
+    return cast(ImageTokenizer, load_component(bundle, "image_tokenizer", device=device, dtype=torch.float32))
+
+
+def _speech_codec(bundle: Bundle, device: torch.device) -> SpeechDecoder | None:
+    if _is_left_out(bundle, "speech_flow") or _is_left_out(bundle, "vocoder"):
+        return None
+    flow = cast(SpeechFlow, load_component(bundle, "speech_flow", device=device, dtype=torch.float32))
+    vocoder = cast(Vocoder, load_component(bundle, "vocoder", device=device, dtype=torch.float32))
+    return SpeechDecoder(flow, vocoder.fold_weight_norm(), bundle.media.audio_output_rate)
+
+
+def _frontend(bundle: Bundle) -> SpeechFrontend:
+    if _is_left_out(bundle, "cmvn"):
+        return SpeechFrontend(None)
+    (file,) = bundle.files("cmvn")
+    return SpeechFrontend(read_cmvn(file))
+
+
+def _is_left_out(bundle: Bundle, name: ComponentName) -> bool:
+    """Not described, or optional and not there. What is required and missing is reported by the loading."""
+    described = bundle.components.get(name)
+    return described is None or (described.optional and not bundle.has(name))

@@ -1,0 +1,1 @@
+"""FastAPI front end and command line."""

@@ -1,0 +1,106 @@
+"""Bytes -> `GenerateRequest`: JSON, or multipart with a `request` field and the files that its parts name."""
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fastapi import Request
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from unmask_engine.media import MediaLimits, read_audio, read_image
+from unmask_engine.request import Part, RequestError, TextPart
+from unmask_server.errors import invalid
+from unmask_server.schema import GenerateRequest
+from unmask_server.schema import Part as WirePart
+
+JSON_TYPES = ("application/json", "application/x-www-form-urlencoded")  # the latter is what `curl -d` says of JSON
+MAX_FILES = 16  # files of one multipart request
+REMOTE = ("http:", "https:", "file:", "ftp:", "s3:")
+
+
+@dataclass(frozen=True)
+class Body:
+    request: GenerateRequest
+    files: Mapping[str, bytes]
+
+
+async def read_body(request: Request, max_bytes: int) -> Body:
+    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        return await _read_multipart(request, max_bytes)
+    if kind in JSON_TYPES or kind.endswith("+json"):
+        return Body(_parse(await request.body()), files={})
+    raise RequestError(
+        "The content type must be application/json or multipart/form-data.",
+        param="content-type",
+        code="unsupported_media_type",
+    )
+
+
+async def read_parts(body: Body, parts: list[WirePart], param: str, limits: MediaLimits) -> tuple[Part, ...]:
+    """Decodes all media in a worker thread; `param` is where the parts stand in the request."""
+    return await asyncio.to_thread(
+        lambda: tuple(_read_part(part, body.files, f"{param}[{i}]", limits) for i, part in enumerate(parts))
+    )
+
+
+def _parse(text: bytes | str) -> GenerateRequest:
+    try:
+        return GenerateRequest.model_validate_json(text)
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
+async def _read_multipart(request: Request, max_bytes: int) -> Body:
+    files: dict[str, bytes] = {}
+    text: str | bytes | None = None
+    try:
+        async with request.form(max_files=MAX_FILES, max_fields=MAX_FILES, max_part_size=max_bytes) as form:
+            for name, value in form.multi_items():
+                content = value if isinstance(value, str) else await value.read()
+                if name == "request":
+                    text = content
+                elif isinstance(content, str):
+                    message = f"The field {name!r} is not a file; options belong into `request`."
+                    raise RequestError(message, param=name)
+                else:
+                    files[name] = content
+    except HTTPException as error:
+        raise RequestError(f"The multipart body cannot be read: {error.detail}", code="invalid_multipart") from None
+    if text is None:
+        raise RequestError("A multipart body needs a field `request` with the JSON of the request.", param="request")
+    return Body(_parse(text), files)
+
+
+def _read_part(part: WirePart, files: Mapping[str, bytes], param: str, limits: MediaLimits) -> Part:
+    if part.type == "text":
+        return TextPart(part.text or "")
+    if part.file is not None:
+        if part.file not in files:
+            raise RequestError(
+                f"{param}.file names the field {part.file!r}, which the multipart body does not have.",
+                param=f"{param}.file",
+                code="missing_file",
+            )
+        param, data = f"{param}.file", files[part.file]
+    else:
+        param, data = f"{param}.data", _decode(part.data or "", f"{param}.data")
+    return read_image(data, limits, param=param) if part.type == "image" else read_audio(data, limits, param=param)
+
+
+def _decode(text: str, param: str) -> bytes:
+    """base64, bare or in a data: URL. The server fetches nothing, so other URLs are refused."""
+    if text[:8].lower().startswith(REMOTE):
+        message = f"{param} is a URL; this server fetches nothing. Send base64 or a data: URL."
+        raise RequestError(message, param=param, code="remote_media_refused")
+    if text[:5].lower() == "data:":
+        head, comma, text = text.partition(",")
+        if not comma or not head.lower().endswith(";base64"):
+            raise RequestError(f"{param} must be a base64 data: URL.", param=param, code="invalid_base64")
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise RequestError(f"{param} is not valid base64.", param=param, code="invalid_base64") from None

@@ -1,0 +1,1 @@
+"""What the commands of `unmask` do; imported only by the command that runs."""

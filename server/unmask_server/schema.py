@@ -1,0 +1,196 @@
+"""The wire types of the native API: strict, and the one place where they are written down."""
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+
+from unmask_engine.media import AudioFormat, ImageFormat
+from unmask_engine.request import Algorithm, Modality
+
+
+class Strict(BaseModel):
+    """Refuses unknown fields: ignoring them could change the result."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+# What no prompt can hold, refused before it is tokenised.
+Text = Annotated[str, Field(max_length=200_000)]
+Integer = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # ranges are the engine's business
+
+
+class Part(Strict):
+    """A piece of input. Media comes as `data` (base64 or a data: URL) or as `file`, the name of a multipart field."""
+
+    type: Modality
+    text: Text | None = None
+    data: str | None = None
+    file: str | None = None
+
+    @model_validator(mode="after")
+    def _one_content(self) -> "Part":
+        allowed = ("text",) if self.type == "text" else ("data", "file")
+        given = [name for name in ("text", "data", "file") if getattr(self, name) is not None]
+        if len(given) != 1 or given[0] not in allowed:
+            raise ValueError(f"{self.type} input takes exactly one of: {', '.join(allowed)}")
+        return self
+
+
+class Output(Strict):
+    type: Modality
+    format: ImageFormat | AudioFormat | None = None
+    voice: Literal["default"] | None = None
+
+    @model_validator(mode="after")
+    def _fitting_format(self) -> "Output":
+        formats = {"image": get_args(ImageFormat), "audio": get_args(AudioFormat), "text": ()}[self.type]
+        if self.format is not None and self.format not in formats:
+            raise ValueError(
+                f"{self.type} output takes no format {self.format!r}; it takes: {', '.join(formats) or 'none'}"
+            )
+        if self.voice is not None and self.type != "audio":
+            raise ValueError("voice belongs to audio output")
+        return self
+
+
+class DecodingOptions(Strict):
+    """What overrides the preset; null keeps the preset's value. docs/api.md has units and ranges."""
+
+    steps: Integer | None = None
+    max_tokens: Integer | None = None
+    block_size: Integer | None = None
+    algorithm: Algorithm | None = None
+    temperature: float = 0.0
+    top_p: float | None = None
+    top_k: Integer | None = None
+    algorithm_temperature: float | None = None
+    repetition_penalty: float | None = None
+    position_penalty: float | None = None
+    guidance: float | None = None
+    seed: Integer | None = None
+    deadline_ms: float | None = None
+    constrain: bool = True
+    reference_compat: bool = False
+
+
+class Preview(Strict):
+    every_steps: int = Field(default=0, ge=0)
+    confidence: bool = False
+
+
+def _as_parts(value: Any) -> Any:
+    return [{"type": "text", "text": value}] if isinstance(value, str) else value
+
+
+def _as_outputs(value: Any) -> Any:
+    return [{"type": item} if isinstance(item, str) else item for item in value] if isinstance(value, list) else value
+
+
+Parts = Annotated[list[Part], BeforeValidator(_as_parts, json_schema_input_type=str | list[Part])]
+Outputs = Annotated[list[Output], BeforeValidator(_as_outputs, json_schema_input_type=list[Output | Modality])]
+
+
+class Message(Strict):
+    role: Literal["system", "user", "assistant"]
+    content: Parts
+
+
+class GenerateRequest(BaseModel):
+    """The body of `POST /v1/generate`. Unknown top-level fields are kept in `model_extra`, to be warned about."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False, frozen=True)
+
+    model: str | None = None
+    task: str = "auto"
+    instructions: Text | None = None
+    input: Parts | None = None
+    messages: list[Message] | None = None
+    output: Outputs | None = None
+    decoding: DecodingOptions = DecodingOptions()
+    edit: JsonValue = None
+    stream: bool = False
+    preview: Preview = Preview()
+    extras: list[Literal["timings", "confidence", "word_timestamps", "tokens"]] = Field(
+        default=["timings"], alias="return"
+    )
+
+    @property
+    def unknown_fields(self) -> tuple[str, ...]:
+        return tuple(self.model_extra or ())
+
+
+class TextAnswer(BaseModel):
+    type: Literal["text"] = "text"
+    text: str
+    truncated: bool
+
+
+class AudioAnswer(BaseModel):
+    type: Literal["audio"] = "audio"
+    format: AudioFormat
+    sample_rate: int
+    duration_s: float
+    data: str
+    transcript: str | None
+
+
+class ImageAnswer(BaseModel):
+    type: Literal["image"] = "image"
+    format: ImageFormat
+    width: int
+    height: int
+    data: str
+
+
+class UsageAnswer(BaseModel):
+    input_tokens: dict[Modality, int]
+    output_tokens: dict[Modality, int]
+    steps: int
+    forward_passes: int
+
+
+class TimingsAnswer(BaseModel):
+    queue_ms: float
+    encode_ms: float
+    decode_ms: float
+    media_ms: float
+    first_output_ms: float
+    total_ms: float
+
+
+class GenerateAnswer(BaseModel):
+    id: str
+    object: Literal["generation"] = "generation"
+    created: int
+    model: str
+    task: str
+    status: Literal["completed", "incomplete"]
+    incomplete_reason: Literal["length", "deadline", "cancelled"] | None = None
+    output: list[TextAnswer | AudioAnswer | ImageAnswer]
+    usage: UsageAnswer
+    timings: TimingsAnswer | None = None
+    tokens: list[int] | None = None
+
+
+class ErrorBody(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ErrorAnswer(BaseModel):
+    error: ErrorBody
+
+
+class ModelCard(BaseModel):
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "unmask"
+    tasks: list[str]
+
+
+class ModelList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[ModelCard]

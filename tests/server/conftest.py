@@ -1,0 +1,169 @@
+"""A server with a fake engine behind a real socket."""
+
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import httpx
+import numpy as np
+import pytest
+import uvicorn
+
+from unmask_engine.media import write_audio, write_image
+from unmask_engine.request import (
+    AudioPart,
+    Generation,
+    GenerationRequest,
+    ImagePart,
+    RequestError,
+    TextPart,
+    Timings,
+    Usage,
+)
+from unmask_server.app import create_app
+from unmask_server.settings import Settings
+
+WAIT_S = 10.0
+
+
+@dataclass
+class FakeEngine:
+    """Answers what it was asked for; `hold` keeps it busy step after step until it is cleared."""
+
+    name: str = "fake"
+    bundle: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(presets=()))
+    batches: list[int] = field(default_factory=list)
+    requests: list[GenerationRequest] = field(default_factory=list)
+    hold: threading.Event = field(default_factory=threading.Event)
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+    def prepare(self, request: GenerationRequest) -> GenerationRequest:
+        steps = request.decoding.steps
+        if steps is not None and steps < 1:
+            message = f"steps must be at least 1, not {steps}"
+            raise RequestError(message, param="decoding.steps", code="steps_out_of_range")
+        if request.task not in ("auto", "t2i", "vqa"):
+            raise RequestError(f"unknown task {request.task!r}; there are: t2i, vqa", param="task", code="task_unknown")
+        return request
+
+    def generate(
+        self,
+        requests: Sequence[GenerationRequest],
+        on_step: Callable[[int, int, int], None] | None = None,
+        cancelled: Callable[[int], bool] | None = None,
+    ) -> list[Generation]:
+        return self.generate_prepared([self.prepare(request) for request in requests], on_step, cancelled)
+
+    def generate_prepared(
+        self,
+        prepared: Sequence[GenerationRequest],
+        on_step: Callable[[int, int, int], None] | None = None,
+        cancelled: Callable[[int], bool] | None = None,
+    ) -> list[Generation]:
+        self.batches.append(len(prepared))
+        self.requests += prepared
+        active = set(range(len(prepared)))
+        step = 0
+        while active and (self.hold.is_set() or step < 2):
+            step += 1
+            active -= {i for i in active if cancelled is not None and cancelled(i)}
+            if on_step is not None:
+                on_step(0, step, 2)
+            time.sleep(0.001)
+        if len(active) < len(prepared):
+            self.cancelled.set()
+        if any(part == TextPart("crash") for request in prepared for part in request.parts):
+            raise RuntimeError("secret detail of a crash")
+        return [_answer(request, i not in active) for i, request in enumerate(prepared)]
+
+
+def _answer(request: GenerationRequest, cancelled: bool) -> Generation:
+    texts = [part.text for part in request.parts if isinstance(part, TextPart)]
+    tone = np.sin(np.arange(2205) / 20, dtype=np.float32) / 2
+    return Generation(
+        task="fake",
+        token_ids=(1, 2, 3),
+        text=" ".join(texts) if "text" in (request.outputs or ("text", "audio")) else None,
+        audio=AudioPart(tone, 22050) if "audio" in (request.outputs or ("text", "audio")) else None,
+        image=ImagePart(np.zeros((16, 24, 3), np.uint8)) if "image" in request.outputs else None,
+        truncated="cut" in texts,
+        cancelled=cancelled,
+        usage=Usage({"text": 5}, {"text": 3}, steps=2, forward_passes=2),
+        timings=Timings(1.0, 2.0, 3.0),
+    )
+
+
+@contextmanager
+def serving(load: Callable[[], FakeEngine], settings: Settings | None = None) -> Iterator[httpx.Client]:
+    config = uvicorn.Config(create_app(load, settings), port=0, log_level="critical", ws="none")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        wait_until(lambda: server.started)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=WAIT_S) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not true():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def start() -> Callable[..., object]:
+    """For tests that need a server of their own."""
+    return serving
+
+
+@pytest.fixture
+def wait() -> Callable[[Callable[[], bool]], None]:
+    return wait_until
+
+
+@pytest.fixture(scope="module")
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+def new_engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture(scope="module")
+def client(engine: FakeEngine) -> Iterator[httpx.Client]:
+    """A ready server, shared by a module's tests: what one of them does must not hurt the next."""
+    with serving(lambda: engine, Settings(max_body_bytes=2_000_000)) as client:
+        wait_until(lambda: client.get("/ready").status_code == 200)
+        yield client
+
+
+@pytest.fixture(scope="session")
+def png() -> bytes:
+    return write_image(ImagePart(np.full((20, 30, 3), 200, np.uint8)), "png")
+
+
+@pytest.fixture(scope="session")
+def wav() -> bytes:
+    return write_audio(AudioPart(np.zeros(1600, np.float32), 16000), "wav")
+
+
+@pytest.fixture(scope="session")
+def bomb() -> bytes:
+    """A valid picture of 64 megapixels in a few kilobytes."""
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.new("1", (8000, 8000)).save(out, "png")
+    return out.getvalue()

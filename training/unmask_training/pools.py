@@ -1,0 +1,117 @@
+"""Everything the backbone learns from, tokenised once: pictures as codes, recordings as speech rows, words as codes."""
+
+import random
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from unmask_engine.codecs.image_pixels import prepare
+from unmask_engine.codecs.image_tokenizer import ImageTokenizer
+from unmask_engine.codecs.speech_tokenizer import SpeechTokenizer
+from unmask_training.corpus import SPEAKING_RATE, Said, word_recordings
+from unmask_training.language import SMALL_TALK, as_typed, caption, questions, sentence, word_salad
+from unmask_training.render import render
+from unmask_training.sequences import SPOKEN_CANVAS, SPOKEN_MARK, Sample, Writer
+from unmask_training.world import Scene, describable_scene, free_scene
+
+Pictures = list[tuple[Scene, list[int]]]
+
+
+@torch.no_grad()
+def tokenise_pictures(tokenizer: ImageTokenizer, scenes: list[Scene], side: int, rng: random.Random | None) -> Pictures:
+    """Codes of each scene's rendering, in row order; always in float32, so that serving sees the same codes."""
+    found: Pictures = []
+    for start in range(0, len(scenes), 16):
+        batch = scenes[start : start + 16]
+        images = torch.stack([prepare(render(s, side, rng), side) for s in batch])
+        found += zip(batch, tokenizer.encode(images).flatten(1).tolist(), strict=True)
+    return found
+
+
+def speaking_lexicon(tokenizer: SpeechTokenizer) -> dict[str, list[int]]:
+    """Each word's codes in the speaking voice, tokenised alone: replies are said word by word.
+
+    Word-aligned speech makes text -> codes nearly a table, which a model of this size learns; running speech it
+    does not (mini notes in docs/log.md).
+    """
+    import soxr
+
+    lexicon = {}
+    for word, samples in word_recordings(SPEAKING_RATE).items():
+        wide = torch.from_numpy(soxr.resample(samples, SPEAKING_RATE, 16_000).astype(np.float32))
+        count = round(len(samples) / SPEAKING_RATE * 12.5)
+        lexicon[word] = tokenizer.encode(wide)[:count].tolist()
+    return lexicon
+
+
+@dataclass
+class Pools:
+    """Training material of the three stages. What a stage does not use may be empty."""
+
+    writer: Writer
+    drawn: Pictures  # scenes that captions fix
+    seen: Pictures  # free scenes
+    said: tuple[Said, ...] = ()
+    said_codes: dict[int, list[int]] = field(default_factory=dict)  # picture codes of spoken captions
+    lexicon: dict[str, list[int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.by_text: dict[str, list[int]] = {}
+        for i, s in enumerate(self.said):
+            self.by_text.setdefault(s.text, []).append(i)
+        self.captions = [i for i, s in enumerate(self.said) if s.kind == "caption"]
+        self.talks = [i for i, s in enumerate(self.said) if s.kind == "talk"]
+        self.answers = {q: a for a, asked in SMALL_TALK.items() for q in asked}
+
+    def codes_of(self, text: str) -> list[int]:
+        return [c for word in text.split() for c in self.lexicon[word]]
+
+    def draw(self, task: str, rng: random.Random) -> Sample:
+        """One sample of a task. Conditions are dropped at times, so that guidance has something to compare with."""
+        return getattr(self, f"_{task}")(rng)  # type: ignore[no-any-return]
+
+    def _t2i(self, rng: random.Random) -> Sample:
+        scene, codes = rng.choice(self.drawn)
+        text = "" if rng.random() < 0.05 else as_typed(caption(scene, rng), rng)
+        return self.writer.text_to_image(text, codes, rng)
+
+    def _vqa(self, rng: random.Random) -> Sample:
+        scene, codes = rng.choice(self.seen if rng.random() < 0.75 else self.drawn)
+        _, question, answer = rng.choice(questions(scene, rng))
+        return self.writer.image_question(as_typed(question, rng), answer, codes)
+
+    def _asr(self, rng: random.Random) -> Sample:
+        i = rng.randrange(len(self.said))
+        return self.writer.recognition(i, self.said[i].text)
+
+    def _tts(self, rng: random.Random) -> Sample:
+        text = word_salad(rng, 1, 8) if rng.random() < 0.5 else sentence(rng, rng.choice(self.drawn)[0])
+        text = " ".join(text.split()[:12])
+        return self.writer.synthesis(as_typed(text, rng) if rng.random() < 0.3 else text, self.codes_of(text))
+
+    def _s2i(self, rng: random.Random) -> Sample:
+        i = rng.choice(self.captions)
+        return self.writer.speech_to_image(None if rng.random() < 0.08 else i, self.said_codes[i])
+
+    def _svqa(self, rng: random.Random) -> Sample:
+        while True:
+            scene, codes = rng.choice(self.seen if rng.random() < 0.75 else self.drawn)
+            _, question, answer = rng.choice(questions(scene, rng))
+            speech = self.codes_of(answer)
+            if question in self.by_text and len(speech) + SPOKEN_MARK + 5 < SPOKEN_CANVAS and len(answer.split()) < 9:
+                return self.writer.spoken(rng.choice(self.by_text[question]), answer, speech, codes)
+
+    def _sqa(self, rng: random.Random) -> Sample:
+        i = rng.choice(self.talks)
+        answer = self.answers[self.said[i].text]
+        return self.writer.spoken(i, answer, self.codes_of(answer), None)
+
+    def _chat(self, rng: random.Random) -> Sample:
+        answer = rng.choice(tuple(SMALL_TALK))
+        return self.writer.talk(as_typed(rng.choice(SMALL_TALK[answer]), rng), answer)
+
+
+def scenes(seed: int, drawn: int, seen: int) -> tuple[list[Scene], list[Scene]]:
+    rng = random.Random(seed)
+    return [describable_scene(rng) for _ in range(drawn)], [free_scene(rng) for _ in range(seen)]

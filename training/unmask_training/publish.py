@@ -1,0 +1,134 @@
+"""Writes a trained model as a bundle: safetensors in bfloat16, tokenizer, CMVN, presets and `bundle.json`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from unmask_engine.components import config_to_json
+from unmask_engine.preset import CanvasRule, Message, Pin, Preset, StepsRule
+from unmask_training import train_ears, train_image_codec, train_speech_codec, train_vocoder
+from unmask_training.sequences import SPOKEN_CANVAS
+from unmask_training.templates import (
+    ASR_INSTRUCTION,
+    S2I_SYSTEM,
+    SQA_SYSTEM,
+    SVQA_SYSTEM,
+    T2I_INSTRUCTIONS,
+    TTS_INSTRUCTION,
+)
+from unmask_training.vocabulary import AUDIO_CODES, IMAGE_CODES
+
+NAME = "unmask-mini"
+_GRID = (train_image_codec.SIDE // train_image_codec.CONFIG.factor) ** 2
+_FRAME = (
+    Pin("begin_of_image", at=0, in_reference=False),
+    Pin("end_of_image", at=-3, in_reference=False),
+    Pin("im_end", at=-2, in_reference=False),
+    Pin("newline", at=-1, in_reference=False),
+)
+_SPOKEN = (Pin("begin_of_audio", at_fraction=0.2),)
+
+# Canvases of fewer than 100 tokens have no position penalty, and the small picture codes repeat by nature, so that a
+# repetition penalty would hurt: the presets of the small model are plainer than the published ones.
+PRESETS = (
+    Preset(
+        "t2i", ("text",), ("image",), (Message("user", f"{T2I_INSTRUCTIONS[0]}\n{{text}}"),),
+        CanvasRule(tokens=_GRID + 4), StepsRule(fraction=0.5), pins=_FRAME,
+    ),
+    Preset(
+        "s2i", ("audio",), ("image",), (Message("system", S2I_SYSTEM), Message("user", "\n<|audio|>")),
+        CanvasRule(tokens=_GRID + 4), StepsRule(fraction=0.5), pins=_FRAME,
+    ),
+    Preset(
+        "svqa", ("audio", "image"), ("text", "audio"),
+        (Message("system", SVQA_SYSTEM), Message("user", "<|audio|>\n<|image|>")),
+        CanvasRule(tokens=SPOKEN_CANVAS), pins=_SPOKEN,
+    ),
+    Preset(
+        "sqa", ("audio",), ("text", "audio"), (Message("system", SQA_SYSTEM), Message("user", "\n<|audio|>")),
+        CanvasRule(tokens=SPOKEN_CANVAS), pins=_SPOKEN,
+    ),
+    Preset(
+        "vqa", ("text", "image"), ("text",), (Message("user", "{text}\n<|image|>"),), CanvasRule(tokens=20),
+    ),
+    Preset(
+        "caption", ("image",), ("text",), (Message("user", "describe the image\n<|image|>"),), CanvasRule(tokens=20),
+    ),
+    Preset(
+        "tts", ("text",), ("audio",), (Message("user", f"{TTS_INSTRUCTION}\n{{text}}"),),
+        CanvasRule(per_text_token=10.0, minimum=32), StepsRule(fraction=0.5),
+    ),
+    Preset(
+        "asr", ("audio",), ("text",), (Message("user", f"{ASR_INSTRUCTION}\n<|audio|>"),),
+        CanvasRule(per_prompt_token=0.2, minimum=20),
+    ),
+    Preset("chat", ("text",), ("text",), (Message("user", "{text}"),), CanvasRule(tokens=20)),
+)  # fmt: skip
+
+
+def rounded(module: nn.Module) -> nn.Module:
+    """Round the weights to bfloat16 in place, so that training data is tokenised by exactly what ships."""
+    with torch.no_grad():
+        for p in module.parameters():
+            p.copy_(p.to(torch.bfloat16))
+    return module
+
+
+def write_weights(module: nn.Module, path: Path) -> None:
+    def stored(tensor: Tensor) -> Tensor:
+        return (tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor).contiguous().clone()
+
+    save_file({name: stored(t) for name, t in module.state_dict().items()}, str(path))
+
+
+def description(backbone: Any) -> dict[str, Any]:
+    """The content of `bundle.json`."""
+
+    def component(file: str, config: Any = None, **extra: Any) -> dict[str, Any]:
+        return {**({"config": config} if config else {}), "source": {"files": [file]}, **extra}
+
+    return {
+        "format": 1,
+        "name": NAME,
+        "description": "A small Omni-Diffusion that hears, speaks, sees and draws inside a world of coloured shapes.",
+        "components": {
+            "backbone": component(
+                "backbone.safetensors",
+                {"backbone": config_to_json(backbone), "speech": config_to_json(train_ears.CONFIG)},
+                # Trained with float32 weights: the speech encoder's positions are other numbers in bfloat16.
+                dtype="float32",
+            ),
+            "image_tokenizer": component("image_tokenizer.safetensors", config_to_json(train_image_codec.CONFIG)),
+            "speech_flow": component("speech_flow.safetensors", config_to_json(train_speech_codec.FLOW)),
+            "vocoder": component("vocoder.safetensors", config_to_json(train_vocoder.CONFIG)),
+            "speech_tokenizer": component(
+                "speech_tokenizer.safetensors", config_to_json(train_speech_codec.TOKENIZER), optional=True
+            ),
+            "text_tokenizer": component("tokenizer.json"),
+            "cmvn": component("am.mvn"),
+        },
+        "tokens": {
+            "special": {
+                "pad": "<|endoftext|>", "im_start": "<|im_start|>", "im_end": "<|im_end|>", "mask": "<|mask|>",
+                "begin_of_image": "<|begin_of_image|>", "end_of_image": "<|end_of_image|>",
+                "context_of_image": "<|context_of_image|>", "image": "<|image|>",
+                "begin_of_audio": "<|begin_of_audio|>", "end_of_audio": "<|end_of_audio|>",
+                "context_of_audio": "<|context_of_audio|>", "audio": "<|audio|>",
+            },
+            "audio": {"first": "<|audio_0|>", "count": AUDIO_CODES},
+            "image": {"first": "<|image_0|>", "count": IMAGE_CODES},
+        },
+        "media": {
+            "image_input_size": train_image_codec.SIDE, "image_output_size": train_image_codec.SIDE,
+            "audio_input_rate": 16000, "audio_output_rate": 22050, "audio_token_rate": 12.5,
+        },
+        "presets": [p.to_json() for p in PRESETS],
+    }  # fmt: skip
+
+
+def write_description(folder: Path, backbone: Any) -> None:
+    (folder / "bundle.json").write_text(json.dumps(description(backbone), indent=2) + "\n")

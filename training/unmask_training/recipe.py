@@ -1,0 +1,253 @@
+"""The whole recipe of the built-in model, part by part: each reads what earlier parts left in the work folder.
+
+    python -m unmask_training.recipe WORK [PART ...]
+
+Every part can be killed and started again; a finished part is skipped. Parts without a common input may run side by
+side. espeak-ng and flite must be installed for `data`.
+"""
+
+import argparse
+import hashlib
+import random
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soxr
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from unmask_engine.codecs.image_tokenizer import ImageTokenizer
+from unmask_engine.codecs.vocoder import Vocoder
+from unmask_engine.models.backbone import BackboneConfig
+from unmask_engine.models.omni import OmniModel
+from unmask_engine.models.speech_encoder import SpeechEncoder
+from unmask_engine.models.speech_frontend import SpeechFrontend
+from unmask_training import publish, train_backbone, train_ears, train_image_codec, train_speech_codec, train_vocoder
+from unmask_training.corpus import Corpus, listening, speaking
+from unmask_training.loop import fast_denormals
+from unmask_training.pools import Pools, scenes, speaking_lexicon, tokenise_pictures
+from unmask_training.sequences import Writer
+from unmask_training.vocabulary import build_tokenizer
+from unmask_training.world import Scene
+
+Config = Mapping[str, Any]
+
+
+def make_data(work: Path, config: Config) -> None:
+    """tokenizer.json, the recordings, and the listening features with their normalisation."""
+    seed, sizes = config["seed"], config["data"]
+    build_tokenizer(seed, work / "tokenizer.json")
+    speaking(seed - 1, sizes["speaking"]).save(work / "speaking")
+    heard = listening(seed, sizes["captions"], sizes["takes"], sizes["others"])
+    heard.save(work / "listening")
+    feats = train_ears.features(heard, SpeechFrontend(None), seed)
+    np.savez(work / "features.npz", rows=np.concatenate(feats), lengths=np.array([len(f) for f in feats]))
+    train_ears.write_cmvn(work / "am.mvn", *train_ears.cmvn(feats))
+
+
+def _features(work: Path) -> list[NDArray[np.float16]]:
+    stored = np.load(work / "features.npz")
+    return np.split(stored["rows"], np.cumsum(stored["lengths"])[:-1])
+
+
+def _cmvn(work: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    from unmask_engine.models.speech_frontend import read_cmvn
+
+    shift, scale = read_cmvn(work / "am.mvn")
+    return shift, scale
+
+
+def make_image_codec(work: Path, config: Config) -> None:
+    model = train_image_codec.train(work / "image_codec", config["image_codec"]["minutes"], config["seed"])
+    torch.save(publish.rounded(model).state_dict(), work / "image_codec.pt")
+
+
+def make_speech_codec(work: Path, config: Config) -> None:
+    corpus = Corpus.load(work / "speaking")
+    waves = [(soxr.resample(r, corpus.sample_rate, 16_000) * 32767).astype(np.int16) for r in corpus.recordings()]
+    wide = Corpus(corpus.said, np.concatenate(waves), np.cumsum([len(w) for w in waves]), 16_000)
+    model = train_speech_codec.train(
+        work / "speech_codec", config["speech_codec"]["minutes"], corpus, wide, config["seed"]
+    )
+    torch.save(publish.rounded(model).state_dict(), work / "speech_codec.pt")
+
+
+def make_ears(work: Path, config: Config) -> None:
+    tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
+    texts = [s.text for s in Corpus.load(work / "listening").said]
+    model = train_ears.train(
+        work / "ears", config["ears"]["minutes"], _features(work), texts, tokenizer, _cmvn(work), config["seed"]
+    )
+    torch.save(publish.rounded(model).state_dict(), work / "ears.pt")
+
+
+def make_vocoder(work: Path, config: Config) -> None:
+    model = train_vocoder.train(
+        work / "vocoder", config["vocoder"]["minutes"], Corpus.load(work / "speaking"), config["seed"]
+    )
+    torch.save(publish.rounded(model).state_dict(), work / "vocoder.pt")
+
+
+def image_tokenizer(work: Path) -> ImageTokenizer:
+    model = ImageTokenizer(train_image_codec.CONFIG)
+    model.load_state_dict(torch.load(work / "image_codec.pt", weights_only=True))
+    return model.eval()
+
+
+def speech_codec(work: Path) -> train_speech_codec.Codec:
+    model = train_speech_codec.Codec()
+    model.load_state_dict(torch.load(work / "speech_codec.pt", weights_only=True))
+    return model.eval()
+
+
+def ears(work: Path) -> SpeechEncoder:
+    model = SpeechEncoder(train_ears.CONFIG)
+    model.load_state_dict(torch.load(work / "ears.pt", weights_only=True))
+    return model.eval()
+
+
+def make_pictures(work: Path, config: Config) -> None:
+    """Codes of all pictures that the backbone trains on."""
+    tokenizer, sizes, seed = image_tokenizer(work), config["data"], config["seed"]
+    drawn, seen = scenes(seed + 1, sizes["drawn"], sizes["seen"])
+    # A quarter of the questioned pictures are laid out, drawn with the variations of free ones.
+    spoken = [s.scene for s in Corpus.load(work / "listening").said if s.scene]
+    groups: dict[str, tuple[list[Scene], random.Random | None]] = {
+        "drawn": (drawn, None),
+        "seen": (seen, random.Random(seed + 2)),
+        "spoken": (spoken, None),
+    }
+    codes = {
+        name: tokenise_pictures(tokenizer, group, train_image_codec.SIDE, rng) for name, (group, rng) in groups.items()
+    }
+    stored: Any = {k: np.array([c for _, c in v], dtype=np.int16) for k, v in codes.items()}
+    np.savez(work / "pictures.npz", **stored)
+
+
+def make_speech_rows(work: Path, config: Config) -> None:
+    """What the frozen speech encoder hears in each recording, and the lexicon of the speaking voice."""
+    model, (shift, scale) = ears(work), _cmvn(work)
+    feats = _features(work)
+    order = np.argsort([len(f) for f in feats])
+    rows = [np.empty(0, np.float16)] * len(feats)
+    for start in range(0, len(order), 32):
+        chosen = order[start : start + 32]
+        x, lengths = train_ears.padded([(torch.from_numpy(feats[i]).float() + shift) * scale for i in chosen])
+        with torch.no_grad():
+            out = model(x.to(torch.bfloat16).float(), lengths)
+        for i, encoded, n in zip(chosen, out, lengths.tolist(), strict=True):
+            rows[i] = encoded[: n + 4].numpy().astype(np.float16)
+    np.savez(work / "speech_rows.npz", rows=np.concatenate(rows), lengths=np.array([len(r) for r in rows]))
+
+
+def load_pools(work: Path, config: Config) -> tuple[Pools, list[NDArray[np.float16]]]:
+    """The training material, and the encoder rows of each recording."""
+    stored = np.load(work / "speech_rows.npz")
+    rows = np.split(stored["rows"], np.cumsum(stored["lengths"])[:-1])
+    sizes = config["data"]
+    drawn, seen = scenes(config["seed"] + 1, sizes["drawn"], sizes["seen"])
+    codes = {k: v.astype(int).tolist() for k, v in np.load(work / "pictures.npz").items()}
+    said = Corpus.load(work / "listening").said
+    writer = Writer(Tokenizer.from_file(str(work / "tokenizer.json")), [len(r) for r in rows])
+    captions = [i for i, s in enumerate(said) if s.scene]
+    pools = Pools(
+        writer,
+        drawn=list(zip(drawn, codes["drawn"], strict=True)),
+        seen=list(zip(seen, codes["seen"], strict=True)),
+        said=said,
+        said_codes=dict(zip(captions, codes["spoken"], strict=True)),
+        lexicon=speaking_lexicon(speech_codec(work).tokenizer),
+    )
+    return pools, rows
+
+
+def backbone_config(config: Config, vocab_size: int) -> BackboneConfig:
+    fields = {k: v for k, v in config["backbone"].items() if k != "tokens"}
+    return BackboneConfig(vocab_size=vocab_size, **fields)
+
+
+def make_backbone(work: Path, config: Config) -> None:
+    pools, rows = load_pools(work, config)
+    torch.manual_seed(config["seed"])
+    model = OmniModel(backbone_config(config, pools.writer.tokenizer.get_vocab_size()), train_ears.CONFIG)
+    train_backbone.initialise(model)
+    model.speech_encoder.load_state_dict(ears(work).state_dict())
+    for i, stage in enumerate(config["stage"]):
+        train_backbone.train_stage(
+            model, train_backbone.Stage(**stage), pools, rows, work, config["seed"] + i, config["backbone"]["tokens"]
+        )
+        torch.save(model.state_dict(), work / f"{stage['name']}.pt")
+    torch.save(model.state_dict(), work / "backbone.pt")
+
+
+def make_bundle(work: Path, config: Config, out: Path | None = None) -> Path:
+    """Write everything as a bundle into `work / "bundle"` or `out`."""
+    out = out or work / "bundle"
+    out.mkdir(parents=True, exist_ok=True)
+    tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
+    sizes = backbone_config(config, tokenizer.get_vocab_size())
+    model = OmniModel(sizes, train_ears.CONFIG)
+    model.load_state_dict(torch.load(work / "backbone.pt", weights_only=True))
+    vocoder = Vocoder(train_vocoder.CONFIG)
+    vocoder.load_state_dict(torch.load(work / "vocoder.pt", weights_only=True))
+    codec = speech_codec(work)
+    publish.write_weights(model, out / "backbone.safetensors")
+    publish.write_weights(image_tokenizer(work), out / "image_tokenizer.safetensors")
+    publish.write_weights(codec.flow, out / "speech_flow.safetensors")
+    publish.write_weights(codec.tokenizer, out / "speech_tokenizer.safetensors")
+    publish.write_weights(vocoder, out / "vocoder.safetensors")
+    (out / "tokenizer.json").write_bytes((work / "tokenizer.json").read_bytes())
+    (out / "am.mvn").write_bytes((work / "am.mvn").read_bytes())
+    publish.write_description(out, sizes)
+    return out
+
+
+def data_hash(work: Path) -> str:
+    """SHA-256 over the recordings, the features and the pictures' codes: what MODEL_CARD.md names."""
+    digest = hashlib.sha256()
+    for name in ("tokenizer.json", "speaking/samples.npy", "listening/samples.npy", "pictures.npz"):
+        digest.update((work / name).read_bytes())
+    return digest.hexdigest()
+
+
+# Part -> (the file that shows it is done, its function), in an order that works.
+PARTS: Mapping[str, tuple[str, Callable[[Path, Config], object]]] = {
+    "data": ("am.mvn", make_data),
+    "image_codec": ("image_codec.pt", make_image_codec),
+    "speech_codec": ("speech_codec.pt", make_speech_codec),
+    "ears": ("ears.pt", make_ears),
+    "vocoder": ("vocoder.pt", make_vocoder),
+    "pictures": ("pictures.npz", make_pictures),
+    "speech_rows": ("speech_rows.npz", make_speech_rows),
+    "backbone": ("backbone.pt", make_backbone),
+    "bundle": ("bundle/bundle.json", make_bundle),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Make the built-in model.")
+    parser.add_argument("work", type=Path, help="folder for data, checkpoints and the finished bundle")
+    parser.add_argument("parts", nargs="*", default=list(PARTS), help=f"of: {', '.join(PARTS)}; default all")
+    parser.add_argument("--config", type=Path, default=Path(__file__).with_name("mini.toml"))
+    parser.add_argument("--threads", type=int, default=0, help="torch threads; 0 leaves torch's choice")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    fast_denormals()
+    config = tomllib.loads(options.config.read_text())
+    options.work.mkdir(parents=True, exist_ok=True)
+    for part in options.parts:
+        done, make = PARTS[part]
+        if (options.work / done).exists():
+            print(f"{part}: done already", flush=True)
+            continue
+        print(f"{part}: started", flush=True)
+        make(options.work, config)
+
+
+if __name__ == "__main__":
+    main()
