@@ -1,0 +1,121 @@
+"""The stage trainer on a toy: it learns, it resumes after being killed, and every task's samples go through it."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from unmask_engine.models.backbone import BackboneConfig
+from unmask_engine.models.omni import OmniModel
+from unmask_engine.models.speech_encoder import SpeechEncoderConfig
+from unmask_training.corpus import Said
+from unmask_training.language import words
+from unmask_training.loop import Schedule, Training
+from unmask_training.pools import Pools, scenes
+from unmask_training.sequences import Writer
+from unmask_training.train_backbone import BatchStream, Stage, initialise, masked_loss, train_stage
+from unmask_training.vocabulary import build_tokenizer
+from unmask_training.world import free_scene
+
+TASKS = ("t2i", "vqa", "asr", "tts", "s2i", "svqa", "sqa", "chat")
+
+
+@pytest.fixture(scope="module")
+def pools(tmp_path_factory: pytest.TempPathFactory) -> Pools:
+    tokenizer = build_tokenizer(0, tmp_path_factory.mktemp("pools") / "tokenizer.json")
+    drawn, seen = scenes(0, 5, 5)
+    rng = random.Random(0)
+    codes = [[rng.randrange(2048) for _ in range(64)] for _ in range(10)]
+    said = (
+        Said("a red circle", "caption", "rms", drawn[0]),
+        Said("what color is the background", "question", "rms"),
+        Said("hello", "talk", "rms"),
+    )
+    lexicon = {w: [i, i + 1, i + 2] for i, w in enumerate(words())}
+    seen_pictures = list(zip(seen, codes[5:], strict=True))
+    return Pools(
+        Writer(tokenizer, [9, 12, 6]),
+        list(zip(drawn, codes[:5], strict=True)),
+        seen_pictures,
+        said,
+        {0: codes[0]},
+        lexicon,
+    )
+
+
+@pytest.fixture
+def model(pools: Pools) -> OmniModel:
+    torch.manual_seed(0)
+    speech = SpeechEncoderConfig(size=32, num_heads=2, ffn_size=32, num_layers=2, num_tp_layers=1, ctc_vocab=5)
+    made = OmniModel(BackboneConfig(pools.writer.tokenizer.get_vocab_size(), 32, 64, 2, 2, 1), speech)
+    initialise(made)
+    return made
+
+
+def rows() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.standard_normal((n, 32)).astype(np.float16) for n in (9, 12, 6)]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_gives_a_loss_and_gradients(pools: Pools, model: OmniModel, task: str) -> None:
+    batch = next(BatchStream(pools, {task: 1.0}, 512, random.Random(1)))
+    assert batch.ids.shape[1] % 16 == 0
+    assert batch.pads.any(1).all()
+    loss = masked_loss(model, batch, pools.writer.mask, rows(), torch.Generator().manual_seed(0))
+    loss.backward()
+    assert 0 < loss.item() < 20
+    speaks = task in ("asr", "svqa", "sqa")
+    assert (model.model.audio_projection.mlp[0].weight.grad is not None) or not speaks
+
+
+def test_the_loss_falls_by_learning(pools: Pools, model: OmniModel) -> None:
+    batch = next(BatchStream(pools, {"chat": 1.0}, 512, random.Random(2)))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    losses = []
+    for step in range(40):
+        loss = masked_loss(model, batch, pools.writer.mask, rows(), torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert sum(losses[-5:]) / 5 < losses[0] - 2
+
+
+def test_a_stage_trains_all_but_the_speech_encoder(pools: Pools, model: OmniModel, tmp_path: Path) -> None:
+    before = {n: p.clone() for n, p in model.named_parameters()}
+    train_stage(model, Stage("stage", {"asr": 1.0}, 0.02, 3e-3), pools, rows(), tmp_path, seed=0, tokens=512)
+    changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert changed == {n for n in before if "audio_model" not in n}
+
+
+def test_a_killed_training_goes_on_where_it_saved(tmp_path: Path) -> None:
+    def fresh() -> torch.nn.Linear:
+        torch.manual_seed(0)
+        return torch.nn.Linear(3, 1)
+
+    schedule = Schedule(minutes=0.02, learning_rate=1e-2, ema_decay=0.9)
+    first = Training(fresh(), schedule, tmp_path)
+    x = torch.ones(4, 3)
+    first.run(lambda step: (first.model(x).square().mean(), {}))
+    again = Training(fresh(), schedule, tmp_path)
+    assert again.step == first.step > 0
+    assert again.elapsed == pytest.approx(first.elapsed)
+    assert torch.equal(again.model.weight, first.model.weight)
+    assert all(torch.equal(a, b) for a, b in zip(again.ema, first.ema, strict=True))
+    steps = again.step
+    again.run(lambda step: (again.model(x).square().mean(), {}))
+    assert again.step == steps  # its time is spent
+
+
+def test_free_scenes_do_not_touch() -> None:
+    rng = random.Random(9)
+    for _ in range(100):
+        things = free_scene(rng).things
+        assert all(
+            (a.x - b.x) ** 2 + (a.y - b.y) ** 2 > (a.radius + b.radius) ** 2
+            for i, a in enumerate(things)
+            for b in things[:i]
+        )
