@@ -29,9 +29,9 @@ SIZES = ("small", "large")
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 # Nine places of a single object; the centre is the default and is not mentioned in captions.
 PLACES: dict[str, tuple[float, float]] = {
-    "top left": (0.25, 0.25), "top": (0.5, 0.25), "top right": (0.75, 0.25),
-    "left": (0.25, 0.5), "center": (0.5, 0.5), "right": (0.75, 0.5),
-    "bottom left": (0.25, 0.75), "bottom": (0.5, 0.75), "bottom right": (0.75, 0.75),
+    "top left": (0.27, 0.27), "top": (0.5, 0.27), "top right": (0.73, 0.27),
+    "left": (0.27, 0.5), "center": (0.5, 0.5), "right": (0.73, 0.5),
+    "bottom left": (0.27, 0.73), "bottom": (0.5, 0.73), "bottom right": (0.73, 0.73),
 }  # fmt: skip
 RELATIONS = ("left of", "right of", "above", "below")
 
@@ -63,7 +63,7 @@ class Scene:
 
 
 # Radius of a small and a large thing by the number of things in the picture: three in a line must not touch.
-_RADII = {1: {"small": 0.13, "large": 0.22}, 2: {"small": 0.095, "large": 0.155}, 3: {"small": 0.085, "large": 0.125}}
+_RADII = {1: {"small": 0.145, "large": 0.24}, 2: {"small": 0.115, "large": 0.18}, 3: {"small": 0.105, "large": 0.14}}
 
 
 def _thing(rng: random.Random, x: float, y: float, count: int, size: str) -> Thing:
@@ -117,7 +117,7 @@ def free_scene(rng: random.Random) -> Scene:
         things: list[Thing] = []
         for _ in range(count):
             size = rng.choice(SIZES)
-            low, high = ((0.08, 0.14), (0.155, 0.30 if count == 1 else 0.2))[SIZES.index(size)]
+            low, high = ((0.08, 0.15), (0.17, 0.30 if count == 1 else 0.2))[SIZES.index(size)]
             radius = rng.uniform(low, high)
             x, y = (rng.uniform(radius + 0.02, 0.98 - radius) for _ in range(2))
             things.append(Thing(rng.choice(SHAPES), rng.choice(tuple(COLORS)), size, x, y, radius))
