@@ -22,8 +22,16 @@ PROMPTS = (
     "a small brown square in the bottom left on a sky background",
     "a pink star below a purple triangle on a gray background",
 )
-QUESTIONS = ("what is left of the square", "what shape is it", "what color is the heart", "what is above the circle",
-             "where is the triangle", "how many shapes are there", "what color is the background", "describe the image")  # fmt: skip
+QUESTIONS = (
+    "what is left of the square",
+    "what shape is it",
+    "what color is the heart",
+    "what is above the circle",
+    "where is the triangle",
+    "how many shapes are there",
+    "what color is the background",
+    "describe the image",
+)
 SIDE, LINE = 200, 17
 
 

@@ -48,6 +48,8 @@ def convert_file(source: Path, target: Path) -> Path:
     """Writes `target` whole or not at all. Raises BundleError for files that are absent, damaged or of another kind."""
     if not source.is_file():
         raise BundleError(f"{source} is not there")
+    if target.is_dir() or not target.parent.is_dir():
+        raise BundleError(f"{target} cannot be written: it is a folder, or its folder is not there")
     partial = target.with_name(target.name + ".partial")
     if source.name == "vocab.json":
         byte_pair_tokenizer(source.parent).save(str(partial))

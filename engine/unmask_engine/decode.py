@@ -52,10 +52,10 @@ def decode_step(states: Sequence[DecodingState], runner: Runner) -> None:
     tokens, confidence = sample(logits_c, logits_u, params.to(logits_c.device))
 
     # reveal
-    is_committed = reveal(confidence.cpu(), reveal_params(states, params, counts))
+    confidence = confidence.cpu()
+    is_committed = reveal(confidence, reveal_params(states, params, counts))
 
     # emit
-    for state, positions, token, chosen in zip(
-        states, open_positions, torch.split(tokens.cpu(), sizes), torch.split(is_committed, sizes), strict=True
-    ):
-        state.commit(positions[chosen], token[chosen])
+    by_request = (torch.split(rows, sizes) for rows in (tokens.cpu(), confidence, is_committed))
+    for state, positions, token, score, chosen in zip(states, open_positions, *by_request, strict=True):
+        state.commit(positions[chosen], token[chosen], score[chosen])

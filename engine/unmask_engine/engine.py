@@ -1,5 +1,6 @@
 """Any input to any output, a batch at a time: prepare, decode, answer. Token ids and tensors; no HTTP, no asyncio."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -84,6 +85,7 @@ class Engine:
         return Generation(
             task=prepared.preset.task,
             token_ids=ids,
+            confidence=tuple(None if math.isnan(score) else score for score in state.confidence.tolist()),
             text=text,
             audio=audio,
             image=image,

@@ -16,6 +16,7 @@ from unmask_engine.settings import Settings, resolve_settings
 from unmask_engine.state import IdRanges, Plan, canvas_of
 
 MAX_CANVAS_TOKENS: Final = 2048
+MAX_TEXT_CHARACTERS: Final = 200_000  # no text of this length fits MAX_PROMPT_TOKENS; tokenising it takes seconds
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,13 @@ def _content(parts: tuple[Part, ...], instructions: str | None) -> Content:
     text = "\n".join(texts)
     if texts and not text.strip():
         raise RequestError("the text is empty", param="input", code="text_empty")
+    characters = len(text) + len(instructions or "")
+    if characters > MAX_TEXT_CHARACTERS:
+        raise RequestError(
+            f"the text has {characters:,} characters, at most {MAX_TEXT_CHARACTERS:,} are allowed",
+            param="input",
+            code="input_too_long",
+        )
     return Content(text, images[0] if images else None, recordings[0] if recordings else None, instructions)
 
 

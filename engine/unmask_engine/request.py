@@ -81,6 +81,7 @@ class Generation:
 
     task: str
     token_ids: tuple[int, ...]  # the whole canvas, as committed
+    confidence: tuple[float | None, ...]  # of each token when it was committed; None where it was given
     text: str | None
     audio: AudioPart | None
     image: ImagePart | None

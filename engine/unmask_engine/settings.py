@@ -11,6 +11,7 @@ from unmask_engine.request import Algorithm, Decoding, RequestError
 from unmask_kernels.confidence import ALGORITHMS
 
 MAX_SEED: Final = 2**63 - 1
+SMALLEST: Final = 1e-6  # of what divides or scales logits: float32 makes infinities or 0 of much less
 _T = TypeVar("_T")  # python 3.11 has no `def f[T]`
 
 
@@ -94,12 +95,12 @@ _RANGES: Final[dict[str, tuple[Callable[[float], bool], str]]] = {
     "steps": (lambda v: v >= 1, "at least 1"),
     "max_tokens": (lambda v: v >= 1, "at least 1"),
     "block_size": (lambda v: v >= 1, "at least 1"),
-    "temperature": (lambda v: 0 <= v <= 100, "between 0 and 100"),
+    "temperature": (lambda v: v == 0 or SMALLEST <= v <= 100, f"0, or between {SMALLEST} and 100"),
     "top_p": (lambda v: 0 < v <= 1, "above 0 and at most 1"),
     "top_k": (lambda v: v >= 0, "at least 1, or 0 for no limit"),
-    "algorithm_temperature": (lambda v: 0 <= v <= 100, "between 0 and 100"),
-    "repetition_penalty": (lambda v: 0 < v <= 100, "above 0 and at most 100"),
+    "algorithm_temperature": (lambda v: v == 0 or SMALLEST <= v <= 100, f"0, or between {SMALLEST} and 100"),
+    "repetition_penalty": (lambda v: SMALLEST <= v <= 100, f"between {SMALLEST} and 100"),
     "position_penalty": (lambda v: 1 <= v <= 100, "between 1 and 100"),
-    "guidance": (lambda v: 0 <= v <= 100, "between 0 and 100"),
+    "guidance": (lambda v: v == 0 or SMALLEST <= v <= 100, f"0, or between {SMALLEST} and 100"),
     "seed": (lambda v: 0 <= v <= MAX_SEED, f"between 0 and {MAX_SEED}"),
 }

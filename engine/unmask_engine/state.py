@@ -51,12 +51,14 @@ class DecodingState:
 
     plan: Plan
     ids: Tensor = field(init=False)  # (N,) int64
+    confidence: Tensor = field(init=False)  # (N,) float32, as scored when committed; NaN where nothing was committed
     block: int = field(init=False, default=0)
     block_step: int = field(init=False, default=0)
     step: int = field(init=False, default=0)  # steps done
 
     def __post_init__(self) -> None:
         self.ids = self.plan.canvas.clone()
+        self.confidence = torch.full(self.ids.shape, torch.nan)
         self._skip_finished_blocks()
 
     @property
@@ -98,9 +100,10 @@ class DecodingState:
     def is_done(self) -> bool:
         return self.block == len(self.plan.block_steps) or self.has_ended
 
-    def commit(self, positions: Tensor, tokens: Tensor) -> None:
-        """Finish a step: write tokens (k,) at positions (k,) and move on."""
+    def commit(self, positions: Tensor, tokens: Tensor, confidence: Tensor) -> None:
+        """Finish a step: write tokens (k,) with their confidence (k,) at positions (k,) and move on."""
         self.ids[positions] = tokens
+        self.confidence[positions] = confidence
         self.step += 1
         self.block_step += 1
         self._skip_finished_blocks()

@@ -68,6 +68,9 @@ def with_formats(outputs: Sequence[Output], raw: Raw | None) -> list[Output]:
     filled = []
     for output in outputs:
         asked = raw.format if raw is not None and raw.modality == output.type else None
+        if asked is not None and output.format not in (None, asked):
+            message = f"Accept asks for {asked}, `output` for {output.format}; name the format once."
+            raise RequestError(message, param="accept")
         filled.append(output.model_copy(update={"format": output.format or asked or defaults[output.type]}))
     return filled
 
@@ -110,8 +113,11 @@ def answer(
         ),
         timings=_timings(finished, encode_ms, total_ms) if "timings" in extras else None,
         tokens=list(generation.token_ids) if "tokens" in extras else None,
+        confidence=list(generation.confidence) if "confidence" in extras else None,
     )
-    left_out = {name for name in ("incomplete_reason", "timings", "tokens") if getattr(body, name) is None}
+    left_out = {
+        name for name in ("incomplete_reason", "timings", "tokens", "confidence") if getattr(body, name) is None
+    }
     return JSONResponse(body.model_dump(mode="json", exclude=left_out))
 
 

@@ -61,6 +61,8 @@ async def _read_multipart(request: Request, max_bytes: int) -> Body:
         async with request.form(max_files=MAX_FILES, max_fields=MAX_FILES, max_part_size=max_bytes) as form:
             for name, value in form.multi_items():
                 content = value if isinstance(value, str) else await value.read()
+                if name in files or (name == "request" and text is not None):
+                    raise RequestError(f"The field {name!r} is there more than once.", param=name)
                 if name == "request":
                     text = content
                 elif isinstance(content, str):
@@ -72,7 +74,11 @@ async def _read_multipart(request: Request, max_bytes: int) -> Body:
         raise RequestError(f"The multipart body cannot be read: {error.detail}", code="invalid_multipart") from None
     if text is None:
         raise RequestError("A multipart body needs a field `request` with the JSON of the request.", param="request")
-    return Body(_parse(text), files)
+    body = Body(_parse(text), files)
+    if unused := sorted(files.keys() - body.request.file_names):
+        message = f"No part of the input names the file field {unused[0]!r}; name it in `file` or leave it out."
+        raise RequestError(message, param=unused[0], code="unused_file")
+    return body
 
 
 def _read_part(part: WirePart, files: Mapping[str, bytes], param: str, limits: MediaLimits) -> Part:

@@ -75,8 +75,8 @@ def _refuse_unsupported(wire: GenerateRequest) -> None:
             "deadlines are not supported yet; lower `decoding.steps` to be done sooner",
         ),
         "return": (
-            bool({"confidence", "word_timestamps"} & set(wire.extras)),
-            "of `return` this version knows timings and tokens",
+            "word_timestamps" in wire.extras,
+            "of `return` this version knows timings, tokens and confidence",
         ),
     }
     for param, (given, message) in refused.items():

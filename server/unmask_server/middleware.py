@@ -1,5 +1,6 @@
 """What every request passes: a request id, a bound on the body while it is read, and no leak of what went wrong."""
 
+import asyncio
 import logging
 import re
 import uuid
@@ -37,6 +38,11 @@ class RequestIds:
 
         try:
             await self.app(scope, receive, send_with_id)
+        except asyncio.CancelledError:  # the server stops and has waited for this request as long as it does
+            if started:
+                raise
+            message = "The server is shutting down and could not finish this request."
+            await envelope(503, message, "not_ready", headers={"retry-after": "1"})(scope, receive, send_with_id)
         except Exception:
             log.exception("request %s failed", request_id)
             if started:

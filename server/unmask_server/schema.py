@@ -14,6 +14,9 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
 
+MAX_PARTS = 64  # entries of a list; a body of the allowed size could hold a million, seconds of work for the event loop
+
+Name = Annotated[str, Field(max_length=200)]
 # What no prompt can hold, refused before it is tokenised.
 Text = Annotated[str, Field(max_length=200_000)]
 Integer = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # ranges are the engine's business
@@ -25,7 +28,7 @@ class Part(Strict):
     type: Modality
     text: Text | None = None
     data: str | None = None
-    file: str | None = None
+    file: Name | None = None
 
     @model_validator(mode="after")
     def _one_content(self) -> "Part":
@@ -79,11 +82,23 @@ class Preview(Strict):
 
 
 def _as_parts(value: Any) -> Any:
-    return [{"type": "text", "text": value}] if isinstance(value, str) else value
+    if isinstance(value, str):
+        return [{"type": "text", "text": value}]
+    if not isinstance(value, list):
+        raise ValueError("give a string or a list of parts")
+    return _bounded(value)
 
 
 def _as_outputs(value: Any) -> Any:
-    return [{"type": item} if isinstance(item, str) else item for item in value] if isinstance(value, list) else value
+    if not isinstance(value, list):
+        raise ValueError('give a list, such as ["text", "audio"]')
+    return [{"type": item} if isinstance(item, str) else item for item in _bounded(value)]
+
+
+def _bounded(value: Any) -> Any:
+    if isinstance(value, list) and len(value) > MAX_PARTS:
+        raise ValueError(f"at most {MAX_PARTS} entries are allowed, not {len(value):,}")
+    return value
 
 
 Parts = Annotated[list[Part], BeforeValidator(_as_parts, json_schema_input_type=str | list[Part])]
@@ -100,19 +115,25 @@ class GenerateRequest(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False, frozen=True)
 
-    model: str | None = None
-    task: str = "auto"
+    model: Name | None = None
+    task: Name = "auto"
     instructions: Text | None = None
     input: Parts | None = None
-    messages: list[Message] | None = None
+    messages: Annotated[list[Message], BeforeValidator(_bounded)] | None = None
     output: Outputs | None = None
     decoding: DecodingOptions = DecodingOptions()
     edit: JsonValue = None
     stream: bool = False
     preview: Preview = Preview()
     extras: list[Literal["timings", "confidence", "word_timestamps", "tokens"]] = Field(
-        default=["timings"], alias="return"
+        default=["timings"], alias="return", max_length=MAX_PARTS
     )
+
+    @property
+    def file_names(self) -> frozenset[str]:
+        """The multipart fields that the parts name."""
+        parts = [*(self.input or ()), *(part for message in self.messages or () for part in message.content)]
+        return frozenset(part.file for part in parts if part.file is not None)
 
     @property
     def unknown_fields(self) -> tuple[str, ...]:
@@ -170,6 +191,7 @@ class GenerateAnswer(BaseModel):
     usage: UsageAnswer
     timings: TimingsAnswer | None = None
     tokens: list[int] | None = None
+    confidence: list[float | None] | None = None
 
 
 class ErrorBody(BaseModel):

@@ -83,6 +83,7 @@ def test_a_mixed_batch_gives_each_request_what_it_gets_alone() -> None:
     for request, found in zip(MIXED, together, strict=True):
         (alone,) = engine.generate([request])
         assert alone.token_ids == found.token_ids
+        assert alone.confidence == found.confidence
         assert alone.text == found.text
         assert S["mask"] not in found.token_ids
         for mine, theirs in ((alone.audio, found.audio), (alone.image, found.image)):

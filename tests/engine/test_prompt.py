@@ -199,6 +199,12 @@ def refusal(bundle: LoadedBundle, request: GenerationRequest) -> RequestError:
         (GenerationRequest((TextPart("x" * 9000),), ("image",)), "input", "input_too_long", "9000 tokens"),
         (GenerationRequest((TextPart("x" * 900),), ("audio",)), "input", "input_too_long", "3150"),
         (
+            GenerationRequest((TextPart("x" * 150_000),) * 2, ("image",)),
+            "input",
+            "input_too_long",
+            "300,001 characters",
+        ),
+        (
             GenerationRequest((AudioPart(np.zeros(9, np.float32), 16000),), ("text",)),
             "input",
             "audio_too_short",

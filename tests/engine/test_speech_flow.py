@@ -1,6 +1,7 @@
 """The speech flow against upstream's tensors at test and real size (tests/golden/README.md), and its own properties."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -153,3 +154,12 @@ def test_mu_and_velocity_carry_gradients() -> None:
     assert embeddings.grad is not None
     assert embeddings.grad.abs().sum() > 0
     assert all(p.grad is not None for name, p in model.named_parameters() if name != "input_embedding.weight")
+
+
+def test_a_flow_without_steps_has_no_estimator_and_gives_mu() -> None:
+    flow = SpeechFlow(replace(FlowConfig(), d_model=32, encoder_heads=2, encoder_ffn=32, encoder_layers=1, num_steps=0))
+    ids = torch.tensor([1, 2, 3, 4])
+    assert not [name for name in flow.state_dict() if "estimator" in name]
+    torch.testing.assert_close(flow.generate_mel(ids), flow.encode_tokens(ids))
+    with pytest.raises(ValueError, match="without an estimator"):
+        flow.generate_mel(ids, num_steps=2)

@@ -75,6 +75,7 @@ def test_the_same_recording_gives_the_same_rows(wave: NDArray[np.float32]) -> No
 
 def test_audio_that_cannot_be_heard_is_refused() -> None:
     assert num_rows(399) == 0
+    assert SpeechFrontend(None)(np.zeros(399, np.float32)).shape == (0, 560)
     with pytest.raises(ValueError, match="399 samples is too short: at least 400"):
         fbank(np.zeros(399, np.float32))
     with pytest.raises(ValueError, match="mono"):

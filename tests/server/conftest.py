@@ -87,6 +87,7 @@ def _answer(request: GenerationRequest, cancelled: bool) -> Generation:
     return Generation(
         task="fake",
         token_ids=(1, 2, 3),
+        confidence=(None, -0.5, 0.0),
         text=" ".join(texts) if "text" in (request.outputs or ("text", "audio")) else None,
         audio=AudioPart(tone, 22050) if "audio" in (request.outputs or ("text", "audio")) else None,
         image=ImagePart(np.zeros((16, 24, 3), np.uint8)) if "image" in request.outputs else None,

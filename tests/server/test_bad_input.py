@@ -46,6 +46,11 @@ BAD_BODIES = {
     "an output twice": ({"output": ["text", "text"]}, "invalid_request", "output"),
     "a format of another kind": ({"output": [{"type": "image", "format": "wav"}]}, "invalid_value", "output[0]"),
     "an unknown voice": ({"output": [{"type": "audio", "voice": "bob"}]}, "invalid_value", "output[0].voice"),
+    "output no list": ({"output": "text"}, "invalid_value", "output"),
+    "a million outputs": ({"output": ["text"] * 1000}, "invalid_value", "output"),
+    "a million parts": ({"input": [{"type": "text", "text": "x"}] * 1000}, "invalid_value", "input"),
+    "a long name": ({"model": "x" * 201}, "invalid_value", "model"),
+    "one part instead of a list": ({"input": {"type": "text", "text": "x"}}, "invalid_value", "input"),
     "empty input": ({"input": []}, "missing_input", "input"),
     "input and messages": ({"messages": [{"role": "user", "content": "x"}]}, "missing_input", "input"),
     "a dialogue": (
@@ -144,6 +149,9 @@ def test_multipart_mistakes(client: httpx.Client, png: bytes) -> None:
     failed(
         client.post("/v1/generate", data=request | {"steps": "3"}, files={"p": png}), 400, "invalid_request", "steps"
     )
+    failed(client.post("/v1/generate", data=request, files={"p": png}), 400, "unused_file", "p")
+    twice = [("p", png), ("p", png)]
+    failed(client.post("/v1/generate", data=request, files=twice), 400, "invalid_request", "p")
     headers = {"content-type": "multipart/form-data; boundary=x"}
     failed(client.post("/v1/generate", content=b"garbage", headers=headers), 400, "invalid_multipart")
     headers = {"content-type": "multipart/form-data"}
@@ -159,6 +167,8 @@ def test_accept_that_cannot_be_met(client: httpx.Client) -> None:
     body = {"input": "x", "output": ["text"]}
     failed(client.post("/v1/generate", json=body, headers={"accept": "image/*"}), 400, "invalid_request", "accept")
     failed(client.post("/v1/generate", json=body, headers={"accept": "image/bmp"}), 400, "invalid_request", "accept")
+    body = {"input": "x", "output": [{"type": "image", "format": "jpeg"}]}
+    failed(client.post("/v1/generate", json=body, headers={"accept": "image/png"}), 400, "invalid_request", "accept")
 
 
 def test_another_model(client: httpx.Client) -> None:

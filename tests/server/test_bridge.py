@@ -1,12 +1,15 @@
 """The queue between the event loop and the engine thread."""
 
+import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
+from unmask_server.middleware import RequestIds
 from unmask_server.settings import Settings
 
 
@@ -113,3 +116,20 @@ def test_stopping_answers_what_runs(start, wait, new_engine) -> None:
             wait(lambda: len(new_engine.batches) == 1)
             threading.Timer(0.3, new_engine.hold.clear).start()
         assert running.result().status_code == 200
+
+
+def test_what_the_stop_cuts_short_is_told_so() -> None:
+    sent: list[Message] = []
+
+    async def cut_short(scope: Scope, receive: Receive, send: Send) -> None:
+        raise asyncio.CancelledError
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    asyncio.run(RequestIds(cut_short)({"type": "http", "headers": []}, receive, send))
+    assert sent[0]["status"] == 503
+    assert b"shutting down" in sent[1]["body"]

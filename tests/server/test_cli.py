@@ -79,10 +79,14 @@ def test_a_full_canvas_is_said(unmask, engine) -> None:
 def test_mistakes_exit_with_2(unmask, engine, tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no picture")
     (tmp_path / "empty.wav").touch()
+    folder = tmp_path / "folder.png"
+    folder.mkdir()
     mistakes = {
         (): "nothing to answer",
         ("x", "-o", tmp_path / "a.xyz"): "the suffix says",
         ("x", "-o", tmp_path / "no" / "a.png"): "folder does not exist",
+        ("x", "-o", folder): "name a file",
+        ("x", "--device", "gpu"): "auto, cpu, cuda",
         ("x", "--model", "nothing"): "no bundle 'nothing'",
         ("x", "--algorithm", "magic"): "entropy-penalty",
         ("x", "--steps", "many"): "--steps",
@@ -138,6 +142,7 @@ def test_convert(unmask, tmp_path: Path) -> None:
     assert unmask("convert", tmp_path / "net.pt").code == 0
     assert (tmp_path / "net.safetensors").is_file()
     assert unmask("convert", tmp_path / "gone.pt").code == 2
+    assert unmask("convert", tmp_path / "net.pt", tmp_path / "no" / "net.safetensors").code == 2
 
 
 def test_download_offline(unmask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,6 +122,9 @@ def test_return_chooses_the_extras(client: httpx.Client) -> None:
     answer = generate(client, input="x", **{"return": ["tokens"]}).json()
     assert answer["tokens"] == [1, 2, 3]
     assert "timings" not in answer
+    assert "confidence" not in answer
+    answer = generate(client, input="x", **{"return": ["confidence", "tokens"]}).json()
+    assert answer["confidence"] == [None, -0.5, 0.0]
 
 
 def test_a_full_canvas_is_said(client: httpx.Client) -> None:

@@ -85,6 +85,14 @@ def test_what_the_engine_refuses_is_a_400(server, body, code: str) -> None:
     assert httpx.get(f"{server[1]}/ready").status_code == 200
 
 
+def test_a_click_is_too_short_to_be_heard(server) -> None:
+    sound = io.BytesIO()
+    soundfile.write(sound, [0.0] * 160, 16_000, format="WAV")  # 10 ms
+    body = {"input": [{"type": "audio", "data": base64.b64encode(sound.getvalue()).decode()}]}
+    response = httpx.post(f"{server[1]}/v1/generate", json=body, timeout=60)
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "audio_too_short")
+
+
 def test_it_stops_when_told(server) -> None:
     process, _ = server
     process.send_signal(signal.SIGINT)

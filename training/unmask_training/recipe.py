@@ -197,7 +197,7 @@ def make_bundle(work: Path, config: Config, out: Path | None = None) -> Path:
     codec = speech_codec(work)
     publish.write_weights(model, out / "backbone.safetensors")
     publish.write_weights(image_tokenizer(work), out / "image_tokenizer.safetensors")
-    publish.write_weights(codec.flow, out / "speech_flow.safetensors")
+    publish.write_weights(publish.served_flow(codec.flow), out / "speech_flow.safetensors")
     publish.write_weights(codec.tokenizer, out / "speech_tokenizer.safetensors")
     publish.write_weights(vocoder, out / "vocoder.safetensors")
     (out / "tokenizer.json").write_bytes((work / "tokenizer.json").read_bytes())

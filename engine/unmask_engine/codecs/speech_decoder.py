@@ -41,14 +41,17 @@ class SpeechDecoder(nn.Module):
         self.vocoder = vocoder
         self.sample_rate = sample_rate
 
-    def decode(self, ids: Tensor, seed: int, num_steps: int = 10) -> Tensor:
-        """Token ids (L,) -> float32 samples (hop_length * frames,), on the module's device."""
+    def decode(self, ids: Tensor, seed: int, num_steps: int | None = None) -> Tensor:
+        """Token ids (L,) -> float32 samples (hop_length * frames,), on the module's device.
+
+        `num_steps` of the flow: the config's by default.
+        """
         if not len(ids):
             return torch.zeros(0, device=ids.device)
         utterance = self.prepare(ids, seed, num_steps)
         return self.render(utterance, 0, utterance.num_frames)
 
-    def stream(self, ids: Tensor, seed: int, chunk_frames: int = 50, num_steps: int = 10) -> Iterator[Tensor]:
+    def stream(self, ids: Tensor, seed: int, chunk_frames: int = 50, num_steps: int | None = None) -> Iterator[Tensor]:
         """The samples of `decode` in chunks of `chunk_frames` mel frames (86 a second), the last one shorter."""
         if not len(ids):
             return
@@ -57,7 +60,7 @@ class SpeechDecoder(nn.Module):
             yield self.render(utterance, start, min(start + chunk_frames, utterance.num_frames))
 
     @torch.no_grad()
-    def prepare(self, ids: Tensor, seed: int, num_steps: int = 10) -> Utterance:
+    def prepare(self, ids: Tensor, seed: int, num_steps: int | None = None) -> Utterance:
         """The part that needs all tokens: the flow, f0 and the source.
 
         All noise is drawn on the CPU, so that the seed means the same on every device.

@@ -35,6 +35,8 @@ class FlowConfig:
     token_rate: float = 12.5
     sample_rate: int = 22050
     hop_length: int = 256
+    num_steps: int = 10  # Euler steps; 0 has no estimator and takes mu itself for the mel
+    temperature: float = 1.0  # standard deviation of the starting noise
 
 
 class SpeechFlow(nn.Module):
@@ -50,7 +52,8 @@ class SpeechFlow(nn.Module):
         )
         self.encoder_proj = nn.Linear(config.d_model, config.num_mels)
         self.length_regulator = LengthRegulator(config.num_mels)
-        self.decoder = _Decoder(config)
+        if config.num_steps:
+            self.decoder = _Decoder(config)
 
     def num_frames(self, num_tokens: int) -> int:
         """Mel frames of so many tokens; truncated float32 arithmetic like upstream's, not n * 441 // 64."""
@@ -87,7 +90,7 @@ class SpeechFlow(nn.Module):
         self,
         ids: Tensor,
         generator: torch.Generator | None = None,
-        num_steps: int = 10,
+        num_steps: int | None = None,
         guidance: float = 0.7,
         noise: Tensor | None = None,
         prompt_ids: Tensor | None = None,
@@ -97,7 +100,8 @@ class SpeechFlow(nn.Module):
 
         The starting point is `noise` (B, num_mels, frames of prompt and ids), or drawn from `generator` on its own
         device. `prompt_ids` (P,) or (B, P) and `prompt_mel` (B, num_mels, any number of frames) come before the
-        utterance and set its voice; their frames are cut off. `guidance` 0.7 is upstream's; 0 halves the work.
+        utterance and set its voice; their frames are cut off. `num_steps` is the config's by default. `guidance` 0.7 is
+        upstream's; 0 halves the work.
         """
         ids = ids[None] if ids.ndim == 1 else ids
         if prompt_ids is not None:
@@ -106,12 +110,17 @@ class SpeechFlow(nn.Module):
         mu = self.encode_tokens(ids)
         cond = torch.zeros_like(mu)
         num_prompt = 0 if prompt_mel is None else prompt_mel.shape[-1]
+        num_steps = self.config.num_steps if num_steps is None else num_steps
+        if num_steps == 0:
+            return mu[..., num_prompt:]
+        if not self.config.num_steps:
+            raise ValueError("this flow was built without an estimator: it takes no steps")
         if prompt_mel is not None:
             cond[..., :num_prompt] = prompt_mel
         if noise is None:
             if generator is None:
                 raise ValueError("generate_mel needs a generator or the noise itself")
-            noise = torch.randn(mu.shape, generator=generator, device=generator.device)
+            noise = self.config.temperature * torch.randn(mu.shape, generator=generator, device=generator.device)
         mel = self._integrate(noise.to(mu), mu, cond, num_steps, guidance)
         return mel[..., num_prompt:]
 

@@ -98,7 +98,10 @@ def _component(text: str, name: str, path: Path) -> Tensor:
 
 
 class SpeechFrontend:
-    """Samples (T,) float32 in [-1, 1] at 16 kHz -> rows (R, 560) float32. Without `cmvn` they stay unnormalised."""
+    """Samples (T,) float32 in [-1, 1] at 16 kHz -> rows (R, 560) float32. R is 0 below `MIN_SAMPLES`.
+
+    Without `cmvn` the rows stay unnormalised.
+    """
 
     def __init__(self, cmvn: Cmvn | None, dither: float = 0.0) -> None:
         if cmvn is not None and any(part.shape != (FEATURE_SIZE,) for part in cmvn):
@@ -107,6 +110,8 @@ class SpeechFrontend:
         self.dither = dither
 
     def __call__(self, samples: NDArray[np.float32] | Tensor) -> Tensor:
+        if len(samples) < MIN_SAMPLES:
+            return torch.zeros(0, FEATURE_SIZE)
         rows = stack_frames(fbank(samples, self.dither))
         if self.cmvn is None:
             return rows

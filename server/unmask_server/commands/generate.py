@@ -84,6 +84,8 @@ def _wanted(output: Path | None) -> tuple[Modality, ...]:
     suffix = output.suffix.lower() if output is not None else ".txt"
     if output is not None and not output.absolute().parent.is_dir():
         raise UsageError(f"-o {output}: its folder does not exist")
+    if output is not None and output.is_dir():
+        raise UsageError(f"-o {output}: that is a folder; name a file")
     if suffix in TEXT_SUFFIXES:
         return ("text",)
     if suffix in IMAGE_SUFFIXES:

@@ -24,6 +24,7 @@ def serve(model: str, *, device: str, host: str, port: int, log_level: str) -> N
     folder = find_bundle(model)
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     listener = _listen(host, port)
+    url = _url(host, listener)
     failures: list[Exception] = []
 
     def load() -> GenerationEngine:
@@ -35,7 +36,8 @@ def serve(model: str, *, device: str, host: str, port: int, log_level: str) -> N
             failures.append(error)
             server.should_exit = True
             raise
-        print(f"Unmask serves {engine.name} at {_url(host, listener)} (API: /docs)", flush=True)
+        if not server.should_exit:
+            print(f"Unmask serves {engine.name} at {url} (API: /docs)", flush=True)
         return engine
 
     config = uvicorn.Config(
