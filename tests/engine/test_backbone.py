@@ -1,4 +1,5 @@
 import json
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unmask_engine.models.backbone import BackboneConfig
+from unmask_engine.models.backbone import BackboneConfig, pack
 from unmask_engine.models.omni import OmniModel, predicting_row
 from unmask_engine.models.speech_encoder import SpeechEncoderConfig
 from unmask_engine.testing import dream_weights
@@ -34,6 +35,12 @@ def weights() -> dict[str, Tensor]:
     return dream_weights({k: s for k, s in key_list("dream_small_keys.json").items() if ".audio_" not in k})
 
 
+def moments(logits: Tensor) -> Tensor:
+    """(R, V) logits -> (R, 3): log-sum-exp, mean and standard deviation of each row."""
+    logits = logits.float()
+    return torch.stack([logits.logsumexp(dim=1), logits.mean(dim=1), logits.std(dim=1)], dim=1)
+
+
 @pytest.fixture
 def small(weights: dict[str, Tensor]) -> OmniModel:
     """The golden model without the weights of its speech encoder, which these tests do not run."""
@@ -57,11 +64,20 @@ def test_state_dict_has_the_published_names_and_shapes(config: BackboneConfig, k
     assert not list(model.buffers())
 
 
+def test_the_recipe_makes_the_reference_s_weights() -> None:
+    golden = json.loads((GOLDEN / "dream_golden.json").read_text())["forward"]["weights"]
+    for name, tensor in dream_weights({name: entry["shape"] for name, entry in golden.items()}).items():
+        assert tensor.flatten()[:4].tolist() == golden[name]["first4"], name
+        assert zlib.crc32(tensor.numpy().tobytes()) == golden[name]["crc32_float32"], name
+
+
 @torch.no_grad()
 def test_forward_equals_the_reference_in_float32(small: OmniModel, golden: dict[str, Tensor]) -> None:
     ids, rows, columns = (golden[f"forward/{name}"].long() for name in ("input_ids", "positions", "columns"))
     embeds = small.embed(ids)
     torch.testing.assert_close(embeds, golden["forward/float32/hidden_0"], rtol=0, atol=0)
+    first = small.model.layers[0](embeds, pack([len(ids)], SMALL.head_dim, SMALL.rope_theta, ids.device))
+    torch.testing.assert_close(first, golden["forward/float32/hidden_1"], rtol=1e-5, atol=1e-5)
     hidden = small.forward_packed(embeds, [len(ids)])
     torch.testing.assert_close(hidden, golden["forward/float32/hidden_2"], rtol=1e-5, atol=1e-5)
     logits = small.logits(hidden[rows])
@@ -69,6 +85,7 @@ def test_forward_equals_the_reference_in_float32(small: OmniModel, golden: dict[
     top = logits.topk(8)
     assert torch.equal(top.indices, golden["forward/float32/top8_ids"].long())
     torch.testing.assert_close(top.values, golden["forward/float32/top8_values"], rtol=1e-5, atol=2e-5)
+    torch.testing.assert_close(moments(logits), golden["forward/float32/logsumexp_mean_std"], rtol=1e-5, atol=2e-5)
 
 
 @torch.no_grad()
@@ -76,13 +93,17 @@ def test_forward_in_bfloat16_is_as_close_to_float32_as_the_reference(
     small: OmniModel, golden: dict[str, Tensor]
 ) -> None:
     ids, rows, columns = (golden[f"forward/{name}"].long() for name in ("input_ids", "positions", "columns"))
+    truth_logits = small.logits(small.forward_packed(small.embed(ids), [len(ids)])[rows])
     model = small.bfloat16()
     hidden = model.forward_packed(model.embed(ids), [len(ids)])
     logits = model.logits(hidden[rows])
     assert logits.dtype == torch.bfloat16
+    top_ids = golden["forward/bfloat16/top8_ids"].long()
     for ours, truth, theirs in (
         (hidden, golden["forward/float32/hidden_2"], golden["forward/bfloat16/hidden_final_norm"]),
         (logits[:, columns], golden["forward/float32/logits_cols"], golden["forward/bfloat16/logits_cols"]),
+        (logits.gather(1, top_ids), truth_logits.gather(1, top_ids), golden["forward/bfloat16/top8_values"]),
+        (moments(logits), *(golden[f"forward/{kind}/logsumexp_mean_std"] for kind in ("float32", "bfloat16"))),
     ):
         assert (ours.float() - truth).norm() <= 1.1 * (theirs - truth).norm()
         assert (ours.float() - theirs).norm() <= 0.01 * theirs.norm()

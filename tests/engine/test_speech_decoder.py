@@ -1,6 +1,8 @@
 """Flow and vocoder together: upstream's waveform, upstream's chunked run, and chunked = whole."""
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +66,55 @@ def test_waveforms_equal_upstream(prefix: str, flow_config: FlowConfig, vocoder_
     torch.testing.assert_close(samples, golden(f"{prefix}stream_wav"), rtol=0, atol=5e-3)
     if prefix:  # not stored at full size
         torch.testing.assert_close(mel, golden(f"{prefix}stream_mel"), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [("input_embedding.weight", "flow"), ("conv_pre.weight_g", "hift"), ("codebook.weight", "whispervq")],
+)
+def test_the_recipe_makes_upstream_s_weights(name: str, keys: str) -> None:
+    shape = json.loads((GOLDEN / f"{keys}_keys.json").read_text())["shapes"][name]
+    assert torch.equal(speech_weights({name: shape})[name].flatten()[:4], golden(f"recipe_check/{name}"))
+
+
+@pytest.mark.parametrize(
+    ("size", "flow", "vocoder"),
+    [("tiny", TINY_FLOW, TINY_VOCODER), ("full", FlowConfig(), VocoderConfig())],
+)
+def test_sizes_are_those_upstream_ran_at(size: str, flow: FlowConfig, vocoder: VocoderConfig) -> None:
+    assert json.loads(golden("meta").numpy().tobytes())[size] == {
+        "vocab": flow.vocab_size,
+        "mel": flow.num_mels,
+        "d": flow.d_model,
+        "enc_heads": flow.encoder_heads,
+        "enc_ff": flow.encoder_ffn,
+        "enc_layers": flow.encoder_layers,
+        "ch": flow.channels,
+        "n_blocks": flow.blocks_per_stage,
+        "mid": flow.num_mid_stages,
+        "heads": flow.estimator_heads,
+        "hd": flow.estimator_head_dim,
+        "base": vocoder.channels[0],
+        "f0ch": vocoder.f0_channels,
+    }
+
+
+@pytest.mark.parametrize(("prefix", "num_mels"), [("tiny_", 20), ("", 80)])
+def test_phases_are_drawn_after_the_flow_s_noise_as_upstream_does(prefix: str, num_mels: int) -> None:
+    flow = SpeechFlow(replace(TINY_FLOW, num_mels=num_mels))
+    vocoder = Vocoder(replace(TINY_VOCODER, num_mels=num_mels))
+    generator, replay = (torch.Generator().manual_seed(42) for _ in range(2))
+    mel = flow.generate_mel(torch.zeros(24, dtype=torch.long), generator, num_steps=1)
+    f0 = torch.full((1, mel.shape[-1]), 200.0)
+    torch.randn(mel.shape, generator=replay)
+    torch.rand((1, 9, 1), generator=replay)  # golden, here
+    phase = math.pi * (2 * golden(f"{prefix}phase_u_rng42").view(1, 9, 1) - 1)
+    phase[:, 0] = 0
+    noise = torch.randn((1, 9, 256 * mel.shape[-1]), generator=replay)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            vocoder.source(f0, generator), vocoder.source(f0, phase=phase, noise=noise), rtol=0, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("num_tokens", [1, 5, 24])

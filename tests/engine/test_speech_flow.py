@@ -69,7 +69,9 @@ def test_tensors_equal_upstream(prefix: str, config: FlowConfig) -> None:
     ids, expected_mel = golden(f"{prefix}tokens"), golden(f"{prefix}mel_inj")
     noise = np.random.default_rng([777, 1]).standard_normal((1, *expected_mel.shape), dtype=np.float32)
     x = torch.from_numpy(noise)
+    assert torch.equal(x[0], golden(f"{prefix}z_inj"))
     with torch.no_grad():
+        encoded = model.encoder(model.input_embedding(ids[None]))
         projected = model.project(model.input_embedding(ids[None]))
         mu = model.encode_tokens(ids)
         first = model.estimate(x, mu, torch.zeros(1), model.speaker(), torch.zeros_like(mu))
@@ -80,9 +82,18 @@ def test_tensors_equal_upstream(prefix: str, config: FlowConfig) -> None:
         "est_first": first[0],
         "mel_inj": model.generate_mel(ids, noise=x)[0],
         "mel_rng42": model.generate_mel(ids, torch.Generator().manual_seed(42))[0],
-    }
+    } | ({"enc_out": encoded[0]} if prefix else {})  # not stored at full size
     for name, result in results.items():
         torch.testing.assert_close(result, golden(prefix + name), rtol=0, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize(("prefix", "num_mels"), [("tiny_", 20), ("", 80)])
+def test_the_starting_noise_is_upstream_s(prefix: str, num_mels: int) -> None:
+    model = SpeechFlow(replace(TINY, num_mels=num_mels))
+    for parameter in model.decoder.parameters():
+        parameter.detach().zero_()  # no velocity: the mel is where it started
+    start = model.generate_mel(torch.zeros(24, dtype=torch.long), torch.Generator().manual_seed(42), num_steps=1)
+    torch.testing.assert_close(start.flatten()[:8], golden(f"{prefix}z_rng42_head"), rtol=0, atol=1e-6)
 
 
 def test_global_random_state_is_left_alone(tiny: SpeechFlow) -> None:

@@ -64,6 +64,14 @@ def test_features_equal_upstream(tiny: SpeechTokenizer, suffix: str) -> None:
     assert torch.equal(mask[0], golden(f"wvq_attention_mask{suffix}").bool())
 
 
+def margins(model: SpeechTokenizer, audio: Tensor) -> Tensor:
+    """By how much the second-nearest code is farther than the nearest, in squared distance: (ids,)."""
+    with torch.no_grad():
+        pooled = model.encode_pooled(*model.features(audio))[0]
+        nearest = torch.cdist(pooled.double(), model.codebook.weight.double()).square().topk(2, largest=False).values
+    return (nearest[:, 1] - nearest[:, 0]).float()
+
+
 @pytest.mark.parametrize(("prefix", "config"), SIZES)
 def test_ids_equal_upstream(prefix: str, config: SpeechTokenizerConfig) -> None:
     model = make_tokenizer(prefix, config)
@@ -72,8 +80,15 @@ def test_ids_equal_upstream(prefix: str, config: SpeechTokenizerConfig) -> None:
         pooled = model.encode_pooled(*model.features(audio))
     expected = golden(f"{prefix}wvq_pooled")
     torch.testing.assert_close(pooled[0], expected, rtol=0, atol=1e-4 * expected.abs().max().item())
-    assert torch.equal(model.encode(audio), golden(f"{prefix}wvq_ids"))
+    ids = model.encode(audio)
+    assert torch.equal(ids, golden(f"{prefix}wvq_ids"))
     assert torch.equal(model.encode(audio[:30500]), golden(f"{prefix}wvq_ids_pad"))
+    # Upstream's module returns the codes plus positions that we only load; its first four rows are stored.
+    last_hidden = (model.codebook.weight[ids[:4]] + model.embed_positions2.weight[:4]).detach()
+    torch.testing.assert_close(last_hidden, golden(f"{prefix}wvq_last_hidden"), rtol=0, atol=1e-5)
+    for suffix, end in (("", None), ("_pad", 30500)):
+        margin, expected = margins(model, audio[:end]), golden(f"{prefix}wvq_margin{suffix}")
+        torch.testing.assert_close(margin, expected, rtol=1e-3, atol=1e-2)
 
 
 def test_segments_are_independent(tiny: SpeechTokenizer) -> None:

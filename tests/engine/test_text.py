@@ -1,14 +1,35 @@
 import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from unmask_engine.bundle import load_bundle
+from unmask_engine.convert import QWEN2_CUTS, byte_pair_tokenizer
+from unmask_engine.layout import Content, lay_out, without_slots
+from unmask_engine.loaded import LoadedBundle
+from unmask_engine.omni_presets import OMNI_PRESETS
+from unmask_engine.preset import Preset
+from unmask_engine.request import AudioPart, ImagePart
+from unmask_engine.testing_fakes import FakeImageCodec, KnownLogits, fake_bundle
 from unmask_engine.text import TextTokenizer, render_chat
+from unmask_engine.vocabulary import Vocabulary
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN: dict[str, Any] = json.loads((Path(__file__).parents[1] / "golden" / "dream_golden.json").read_text())["prompts"]
+IMAGE = "<|begin_of_image|><|image_0|><|image_1|><|image_8191|><|end_of_image|>"
+TEXTS: list[tuple[str, list[int]]] = [
+    *((entry["text"], entry["ids"]) for entry in GOLDEN.values() if "text" in entry and "ids" in entry),
+    *GOLDEN["text_samples"].items(),
+]
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|mask|>", "<|audio|>"]
 CODES = [f"<|audio_{i}|>" for i in range(20)]
 TEMPLATE = render_chat([("system", "Be kind."), ("user", "\n<|audio|>{text}\nAnd?")])
@@ -52,15 +73,125 @@ MESSAGES = {
     "T2I": [("user", "Generate an image based on the provided text description.\nA red cat.")],
     "TTS": [("user", "Convert the text to speech.\nGet the trust fund to the bank early.")],
     "ASR": [("user", "Convert the speech to text.\n<|audio|>")],
+    "VQA": [("user", f"What is this?\n{IMAGE}")],
     "S2I": [("system", "Please generate an image based on the input audio."), ("user", "\n<|audio|>")],
+    "SVQA": [
+        ("system", "Please response the input audio based on the given image."),
+        ("user", f"<|audio|>\n{IMAGE}"),
+    ],
     "SQA": [("system", "Please response the input audio."), ("user", "\n<|audio|>")],
+    "T2I_with_tokenizer_config_template": [
+        ("system", "You are a helpful assistant."),
+        ("user", "Generate an image based on the provided text description.\nA red cat."),
+    ],
 }
 
 
 @pytest.mark.parametrize("task", MESSAGES)
 def test_chat_is_rendered_as_the_reference_does(task: str) -> None:
-    golden = json.loads((GOLDEN / "dream_golden.json").read_text())["prompts"]
-    assert render_chat(MESSAGES[task]) == golden[task]["text"]
+    assert render_chat(MESSAGES[task]) == GOLDEN[task]["text"]
+
+
+def pieces(text: str) -> Iterator[tuple[str, bool]]:
+    """Text as the Qwen2 family cuts it before merging, in byte-level letters; True marks special tokens and codes."""
+    cuts = pre_tokenizers.Split(Regex(QWEN2_CUTS), "isolated")
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    for part in re.split(r"(<\|\w+\|>)", text):
+        if part.startswith("<|"):
+            yield part, True
+        elif part:
+            yield from (
+                (piece, False) for piece, _ in pre_tokenizers.Sequence([cuts, byte_level]).pre_tokenize_str(part)
+            )
+
+
+@pytest.fixture(scope="module")
+def qwen(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
+    """As much of Qwen2's tokenizer as the golden texts tell: in them every piece is one token, so its id is known.
+
+    Qwen2's merges are not: these are learned from the pieces until each is one token, and the parts that the merges
+    pass through take ids that no golden text uses. So the cuts, the template and the added tokens are tested, and
+    that ids belong to pieces one to one; the merges are not.
+    """
+    folder = tmp_path_factory.mktemp("qwen")
+    known: dict[str, int] = {}
+    added: dict[str, int] = dict(GOLDEN["special_ids"])
+    for text, ids in TEXTS:
+        for (piece, is_added), id_ in zip(pieces(text), ids, strict=True):
+            assert (added if is_added else known).setdefault(piece, id_) == id_, piece
+    assert len({*known.values(), *added.values()}) == len(known) + len(added)
+    made = Tokenizer(models.BPE())
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    made.train_from_iterator(
+        known, trainers.BpeTrainer(vocab_size=9999, initial_alphabet=alphabet, show_progress=False)
+    )
+    made.model.save(str(folder))
+    free = (id_ for id_ in count() if id_ not in known.values())
+    vocabulary = {piece: known[piece] if piece in known else next(free) for piece in made.get_vocab()}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary | added))
+    # Golden `decode` shows what upstream holds to be special: <|endoftext|> is, <|im_end|> and the codes are not.
+    listed = {id_: {"content": name, "special": name == "<|endoftext|>"} for name, id_ in added.items()}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": listed}))
+    byte_pair_tokenizer(folder).save(str(folder / "tokenizer.json"))
+    return TextTokenizer(folder / "tokenizer.json")
+
+
+@pytest.mark.parametrize(("text", "ids"), TEXTS)
+def test_golden_texts_have_the_reference_s_ids(qwen: TextTokenizer, text: str, ids: list[int]) -> None:
+    assert qwen.encode(text) == ids
+    assert qwen.encode_template(text, {}) == ids
+    assert qwen.decode(ids, skip_special=False) == text
+
+
+def test_golden_ids_have_the_reference_s_text(qwen: TextTokenizer) -> None:
+    golden = GOLDEN["decode"]
+    assert qwen.decode(golden["ids"], skip_special=False) == golden["keep"]
+    assert qwen.decode(golden["ids"]) == golden["skip"]
+
+
+class ThreeCodes(FakeImageCodec):
+    """Every image is the three codes of the golden prompts."""
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.tensor([[[0, 1, 8191]]])
+
+
+@pytest.fixture(scope="module")
+def omni(qwen: TextTokenizer) -> LoadedBundle:
+    vocabulary = Vocabulary.build(load_bundle("omni-diffusion").tokens, 176264, qwen.id_of, qwen.encode_plain)
+    model = KnownLogits(torch.zeros(1, 1))
+    return replace(fake_bundle(model), tokenizer=qwen, vocabulary=vocabulary, image_codec=ThreeCodes())
+
+
+def test_the_bundle_s_tokens_are_the_golden_special_ids(omni: LoadedBundle) -> None:
+    special, vocabulary = GOLDEN["special_ids"], omni.vocabulary
+    assert vocabulary.audio == range(special["<|audio_0|>"], special["<|audio_16383|>"] + 1)
+    assert vocabulary.image == range(special["<|image_0|>"], special["<|image_8191|>"] + 1)
+    names = load_bundle("omni-diffusion").tokens.special
+    assert vocabulary.special == {role: special[name] for role, name in names.items()} | {"newline": 198}
+
+
+@pytest.mark.parametrize("preset", [preset for preset in OMNI_PRESETS if preset.task.upper() in GOLDEN])
+@pytest.mark.parametrize("frames", [1, 20])
+def test_prompts_are_laid_out_in_the_reference_s_ids(omni: LoadedBundle, preset: Preset, frames: int) -> None:
+    golden = GOLDEN[preset.task.upper()]
+    texts = {"t2i": "A red cat.", "tts": "Get the trust fund to the bank early.", "vqa": "What is this?"}
+    content = Content(
+        texts.get(preset.task, ""),
+        ImagePart(np.zeros((64, 64, 3), dtype=np.uint8)) if "image" in preset.inputs else None,
+        AudioPart(np.zeros(1000 * frames, dtype=np.float32), 16000) if "audio" in preset.inputs else None,
+    )
+    expected = golden["ids"]
+    if golden["expand"]:
+        slot, begin, context, queries, end = (int(number) for number in re.findall(r"\d+", golden["expand"]))
+        at = expected.index(slot)
+        expected = [*expected[:at], begin, *[context] * (frames + queries), end, *expected[at + 1 :]]
+    assert list(lay_out(omni, preset.messages, content).ids) == expected
+
+
+def test_the_unconditional_prompt_of_s2i_is_the_reference_s(omni: LoadedBundle) -> None:
+    (s2i,) = (preset for preset in OMNI_PRESETS if preset.task == "s2i")
+    assert list(lay_out(omni, without_slots(s2i.messages), Content()).ids) == GOLDEN["S2I_uncond_prompt_ids"]
 
 
 def test_special_tokens_of_a_template_are_single_ids(tokenizer: TextTokenizer) -> None:

@@ -1,5 +1,6 @@
 """The sampler against the reference's unit vectors and against the rule written out naively."""
 
+import json
 import zlib
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -14,11 +15,13 @@ from torch import Tensor
 
 from unmask_kernels.confidence import ALGORITHMS
 from unmask_kernels.filters import keep
-from unmask_kernels.penalties import position_strength
+from unmask_kernels.penalties import penalise, penalise_repetition, position_strength
 from unmask_kernels.rows import ANY, RowParams
 from unmask_kernels.sample import sample
 
-GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "dream_golden.npz")
+FOLDER = Path(__file__).parents[1] / "golden"
+GOLDEN = np.load(FOLDER / "dream_golden.npz")
+UNIT = json.loads((FOLDER / "dream_golden.json").read_text())["unit"]
 FILTERS = {"plain": (1.0, 0), "p90": (0.9, 0), "k50": (1.0, 50), "p90k50": (0.9, 50), "p30k5": (0.3, 5)}
 PENALTIES = {"none": (1.0, 1.0), "rep": (1.2, 1.0), "pos": (1.0, 2.0), "both": (1.2, 2.0)}
 KINDS = {"conf": "maskgit_plus", "margin": "topk_margin", "entropy": "entropy"}
@@ -54,19 +57,32 @@ def rows(num_rows: int, vocabulary: int, **values: float | Tensor) -> RowParams:
 def unit_logits() -> Tensor:
     rng = np.random.default_rng([20240, zlib.crc32(b"unit"), zlib.crc32(b"logits")])
     logits = (3 * rng.standard_normal((130, 200))).astype(np.float32)
-    assert zlib.crc32(logits.tobytes()) == 634242819
+    assert zlib.crc32(logits.tobytes()) == UNIT["logits_crc32"]
     return torch.from_numpy(logits)
+
+
+@pytest.fixture(scope="module")
+def unit_seen() -> Tensor:
+    """The answer so far of the unit vectors, (1, 200) bool; 0 and the mask are no answer."""
+    seen = torch.zeros(1, 200, dtype=torch.bool)
+    seen[0, torch.from_numpy(GOLDEN["unit/past_x"][0]).long()] = True
+    seen[0, [0, 199]] = False
+    return seen
+
+
+def test_unit_filters_are_those_of_the_reference() -> None:
+    golden = {name: (filters.get("top_p", 1.0), filters.get("top_k", 0)) for name, filters in UNIT["filters"].items()}
+    assert golden == FILTERS
 
 
 @pytest.mark.parametrize("penalty", PENALTIES)
 @pytest.mark.parametrize("filter_", FILTERS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_unit_vectors_of_the_reference(unit_logits: Tensor, kind: str, filter_: str, penalty: str) -> None:
+def test_unit_vectors_of_the_reference(
+    unit_logits: Tensor, unit_seen: Tensor, kind: str, filter_: str, penalty: str
+) -> None:
     top_p, top_k = FILTERS[filter_]
     repetition, position = PENALTIES[penalty]
-    seen = torch.zeros(1, 200, dtype=torch.bool)
-    seen[0, torch.from_numpy(GOLDEN["unit/past_x"][0]).long()] = True
-    seen[0, [0, 199]] = False
     num_rows = torch.full((130,), 130)
     params = rows(
         130,
@@ -76,13 +92,21 @@ def test_unit_vectors_of_the_reference(unit_logits: Tensor, kind: str, filter_: 
         top_k=top_k,
         repetition_penalty=repetition,
         position_strength=position_strength(torch.arange(130), num_rows, torch.full((130,), position)),
-        seen=seen,
+        seen=unit_seen,
     )
     tokens, confidence = sample(unit_logits, None, params)
     assert np.array_equal(tokens.numpy(), GOLDEN[f"unit/{filter_}.{penalty}/x0"])
     np.testing.assert_allclose(
         confidence.numpy(), GOLDEN[f"unit/{kind}.{filter_}.{penalty}/confidence"], rtol=1e-5, atol=2e-6
     )
+
+
+def test_both_penalties_change_the_logits_as_the_reference_s(unit_logits: Tensor, unit_seen: Tensor) -> None:
+    ids, first = torch.arange(200).expand(130, -1), torch.zeros(130, dtype=torch.int64)
+    strength = position_strength(torch.arange(130), torch.full((130,), 130), torch.full((130,), 2.0))
+    repeated = penalise_repetition(unit_logits, ids, torch.full((130,), 1.2), unit_seen, first)
+    penalised = penalise(repeated, strength.unsqueeze(1))[[0, 99, 100, 101, 115, 129]]
+    np.testing.assert_allclose(penalised.numpy(), GOLDEN["unit/mutated_rows_0_99_100_101_115_129"], rtol=1e-6)
 
 
 def naive_kept(row: list[float], top_p: float, top_k: int) -> set[int]:

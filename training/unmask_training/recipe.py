@@ -40,13 +40,15 @@ Config = Mapping[str, Any]
 def make_data(work: Path, config: Config) -> None:
     """tokenizer.json, the recordings, and the listening features with their normalisation."""
     seed, sizes = config["seed"], config["data"]
-    build_tokenizer(seed, work / "tokenizer.json")
+    if not (work / "tokenizer.json").exists():
+        build_tokenizer(seed, work / "tokenizer.json")
     speaking(seed - 1, sizes["speaking"]).save(work / "speaking")
     heard = listening(seed, sizes["captions"], sizes["takes"], sizes["others"])
     heard.save(work / "listening")
     feats = train_ears.features(heard, SpeechFrontend(None), seed)
+    if not (work / "am.mvn").exists():
+        train_ears.write_cmvn(work / "am.mvn", *train_ears.cmvn(feats))
     np.savez(work / "features.npz", rows=np.concatenate(feats), lengths=np.array([len(f) for f in feats]))
-    train_ears.write_cmvn(work / "am.mvn", *train_ears.cmvn(feats))
 
 
 def _features(work: Path) -> list[NDArray[np.float16]]:
@@ -176,6 +178,8 @@ def make_backbone(work: Path, config: Config) -> None:
     model = OmniModel(backbone_config(config, pools.writer.tokenizer.get_vocab_size()), train_ears.CONFIG)
     train_backbone.initialise(model)
     model.speech_encoder.load_state_dict(ears(work).state_dict())
+    if (work / "start.pt").exists():  # written by warm_start.py
+        model.load_state_dict(torch.load(work / "start.pt", weights_only=True))
     for i, stage in enumerate(config["stage"]):
         train_backbone.train_stage(
             model, train_backbone.Stage(**stage), pools, rows, work, config["seed"] + i, config["backbone"]["tokens"]
@@ -216,7 +220,7 @@ def data_hash(work: Path) -> str:
 
 # Part -> (the file that shows it is done, its function), in an order that works.
 PARTS: Mapping[str, tuple[str, Callable[[Path, Config], object]]] = {
-    "data": ("am.mvn", make_data),
+    "data": ("features.npz", make_data),
     "image_codec": ("image_codec.pt", make_image_codec),
     "speech_codec": ("speech_codec.pt", make_speech_codec),
     "ears": ("ears.pt", make_ears),
