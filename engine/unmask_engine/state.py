@@ -42,6 +42,8 @@ class Plan:
         masked = self.canvas == self.mask
         size = self.settings.block_size or len(self.canvas)
         open_positions = (int(block.sum()) for block in torch.split(masked, size))
+        if self.settings.algorithm == "origin":  # may commit nothing in a step, so it can need all of them
+            return sum(steps for n, steps in zip(open_positions, self.block_steps, strict=True) if n)
         return sum(len(commit_counts(n, steps)) for n, steps in zip(open_positions, self.block_steps, strict=True))
 
 

@@ -64,9 +64,11 @@ def test_state_dict_has_the_published_names_and_shapes(config: BackboneConfig, k
     assert not list(model.buffers())
 
 
-def test_the_recipe_makes_the_reference_s_weights() -> None:
+def test_the_recipe_makes_the_reference_s_weights(weights: dict[str, Tensor]) -> None:
     golden = json.loads((GOLDEN / "dream_golden.json").read_text())["forward"]["weights"]
-    for name, tensor in dream_weights({name: entry["shape"] for name, entry in golden.items()}).items():
+    others = dream_weights({name: entry["shape"] for name, entry in golden.items() if name not in weights})
+    for name in golden:
+        tensor = (weights | others)[name]
         assert tensor.flatten()[:4].tolist() == golden[name]["first4"], name
         assert zlib.crc32(tensor.numpy().tobytes()) == golden[name]["crc32_float32"], name
 
@@ -99,6 +101,8 @@ def test_forward_in_bfloat16_is_as_close_to_float32_as_the_reference(
     logits = model.logits(hidden[rows])
     assert logits.dtype == torch.bfloat16
     top_ids = golden["forward/bfloat16/top8_ids"].long()
+    shared = (top_ids[:, :, None] == logits.topk(8).indices[:, None]).sum(dim=(1, 2))
+    assert int(shared.min()) >= 7  # at the eighth place bfloat16 ties
     for ours, truth, theirs in (
         (hidden, golden["forward/float32/hidden_2"], golden["forward/bfloat16/hidden_final_norm"]),
         (logits[:, columns], golden["forward/float32/logits_cols"], golden["forward/bfloat16/logits_cols"]),
