@@ -44,10 +44,6 @@ class Batch:
     speech: list[tuple[int, int, int]]  # sequence, first position, recording
 
 
-def batches(pools: Pools, mixture: Mapping[str, float], tokens: int, rng: random.Random) -> "BatchStream":
-    return BatchStream(pools, mixture, tokens, rng)
-
-
 class BatchStream:
     """Draws samples, sorts them into buckets of equal padded length, and gives out a bucket when it is full."""
 
@@ -126,7 +122,7 @@ def train_stage(
     training = Training(model, schedule, out / stage.name)
     # A resumed run goes on with fresh data instead of repeating what it has seen.
     generator = torch.Generator().manual_seed(seed + training.step)
-    stream = batches(pools, stage.mixture, tokens, random.Random(seed + training.step))
+    stream = BatchStream(pools, stage.mixture, tokens, random.Random(seed + training.step))
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         return masked_loss(model, next(stream), pools.writer.mask, speech, generator), {}
