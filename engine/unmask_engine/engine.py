@@ -1,42 +1,107 @@
-"""Any input to any output, a batch at a time: prepare, decode, answer. Token ids and tensors; no HTTP, no asyncio."""
+"""Any input to any output: prepare, decode among others, answer. Token ids and tensors; no HTTP, no asyncio."""
 
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from unmask_engine.answer import Answer, split
 from unmask_engine.codecs.image_pixels import to_pixels
-from unmask_engine.decode import decode
+from unmask_engine.deadline import shortened
 from unmask_engine.loaded import LoadedBundle
+from unmask_engine.loop import Job, Loop
 from unmask_engine.prompt import Prepared, prepare
 from unmask_engine.request import AudioPart, Generation, GenerationRequest, ImagePart, Timings, Usage
-from unmask_engine.runner import Runner
+from unmask_engine.scheduler import Policy
 from unmask_engine.state import DecodingState
 
 OnStep = Callable[[int, int, int], None]  # index of the request, steps done, steps planned
 
 
+@dataclass
+class Running:
+    """A request that the engine decodes, from `submit` until `step` has returned it."""
+
+    prepared: Prepared
+    job: Job
+    started: float = field(default_factory=time.perf_counter)
+    decode_ms: float = 0.0
+
+    @property
+    def state(self) -> DecodingState:
+        return self.job.state
+
+    @property
+    def error(self) -> Exception | None:
+        """Why it could not be decoded."""
+        return self.job.error
+
+
 class Engine:
-    def __init__(self, bundle: LoadedBundle) -> None:
+    """Belongs to one thread, but for `answer`, which another may call."""
+
+    def __init__(self, bundle: LoadedBundle, policy: Policy | None = None) -> None:
         self.bundle = bundle
-        self._runner = Runner(bundle.model)
+        self._loop = Loop(bundle.model, policy or Policy())
+        self._running: list[Running] = []
+        self._media_s: dict[str, float] = {}  # a task's latest time from tokens to media
 
     @classmethod
-    def load(cls, path_or_name: str | Path, device: torch.device | str = "cpu") -> "Engine":
+    def load(
+        cls, path_or_name: str | Path, device: torch.device | str = "cpu", policy: Policy | None = None
+    ) -> "Engine":
         """Raises BundleError where the bundle cannot be used."""
-        return cls(LoadedBundle.load(path_or_name, device))
-
-    def prepare(self, request: GenerationRequest) -> Prepared:
-        """Check and encode a request; raises RequestError. After this its cost is known and it cannot be refused."""
-        return prepare(self.bundle, request)
+        return cls(LoadedBundle.load(path_or_name, device), policy)
 
     @property
     def name(self) -> str:
         """The bundle's."""
         return self.bundle.name
+
+    def prepare(self, request: GenerationRequest, waited_ms: float = 0.0) -> Prepared:
+        """Check and encode a request; raises RequestError. After this its cost is known and it cannot be refused.
+
+        `waited_ms` is what has passed of its deadline.
+        """
+        prepared = prepare(self.bundle, request)
+        if request.decoding.deadline_ms is None:
+            return prepared
+        left_s = (request.decoding.deadline_ms - waited_ms - prepared.encode_ms) / 1e3
+        left_s -= self._media_s.get(prepared.preset.task, 0.0)
+        return replace(prepared, plan=shortened(prepared.plan, left_s, self._loop.expected_step_s(prepared.plan)))
+
+    def submit(
+        self, prepared: Prepared, on_step: Callable[[DecodingState], None] | None = None, interactive: bool = False
+    ) -> Running:
+        """The request takes part from the next step on; `on_step` is called after each of its steps."""
+        running = Running(prepared, Job(DecodingState(prepared.plan), interactive, on_step))
+        if not running.state.is_done:  # a canvas without a mask is
+            self._loop.add(running.job)
+        self._running.append(running)
+        return running
+
+    def cancel(self, running: Running) -> None:
+        """The request takes part in no further step; its answer holds what is there."""
+        self._loop.remove(running.job)
+        self._running = [other for other in self._running if other is not running]
+
+    def step(self) -> list[Running]:
+        """Decode one step of some of the requests; those that are finished by it, or have failed."""
+        self._loop.step()
+        left = [r for r in self._running if r.error is not None or r.state.is_done]
+        for running in left:
+            running.decode_ms = (time.perf_counter() - running.started) * 1e3
+            self._running.remove(running)
+        return left
+
+    def answer(self, running: Running) -> Generation:
+        """Text, samples and pixels of a request that `step` or `cancel` took out."""
+        answer = self._answer(running.prepared, running.state, running.decode_ms)
+        self._media_s[answer.task] = answer.timings.media_ms / 1e3
+        return answer
 
     def generate(
         self,
@@ -44,33 +109,28 @@ class Engine:
         on_step: OnStep | None = None,
         cancelled: Callable[[int], bool] | None = None,
     ) -> list[Generation]:
-        """Answer the requests as one batch; raises RequestError before the first step if any of them is refused.
+        """Answer requests; raises RequestError before the first step if any of them is refused.
 
         A request for which `cancelled(index)` turns true stops before its next step; its answer holds what is there.
         """
-        return self.generate_prepared([self.prepare(request) for request in requests], on_step, cancelled)
+        prepared = [self.prepare(request) for request in requests]
+        running: list[Running] = []
+        for index, item in enumerate(prepared):
 
-    def generate_prepared(
-        self,
-        prepared: Sequence[Prepared],
-        on_step: OnStep | None = None,
-        cancelled: Callable[[int], bool] | None = None,
-    ) -> list[Generation]:
-        """`generate` for requests that `prepare` has passed already."""
-        states = [DecodingState(item.plan) for item in prepared]
-        started = time.perf_counter()
-        finished_ms = [0.0] * len(states)
+            def note(state: DecodingState, index: int = index) -> None:
+                if on_step is not None:
+                    on_step(index, state.step, state.plan.steps)
 
-        def note(index: int, state: DecodingState) -> None:
-            finished_ms[index] = (time.perf_counter() - started) * 1e3
-            if on_step is not None:
-                on_step(index, state.step, state.plan.steps)
-
-        decode(states, self._runner, note, cancelled)
-        return [
-            self._answer(item, state, decode_ms)
-            for item, state, decode_ms in zip(prepared, states, finished_ms, strict=True)
-        ]
+            running.append(self.submit(item, note))
+        while waiting := [r for r in running if r in self._running]:
+            for r in waiting:
+                if cancelled is not None and cancelled(running.index(r)):
+                    self.cancel(r)
+            self.step()
+        for r in running:
+            if r.error is not None:
+                raise r.error
+        return [self.answer(r) for r in running]
 
     def _answer(self, prepared: Prepared, state: DecodingState, decode_ms: float) -> Generation:
         started = time.perf_counter()

@@ -45,6 +45,7 @@ class Decoding:
     position_penalty: float | None = None
     guidance: float | None = None
     seed: int | None = None
+    deadline_ms: float | None = None
     constrain: bool = True
     reference_compat: bool = False
 

@@ -1,15 +1,22 @@
-"""The runner turns sequences into logits. It packs embeddings; it knows nothing of steps, sampling or requests.
+"""The runner turns sequences into logits, all of them in one forward pass without padding between them.
 
-Each sequence has a forward pass of its own here, and a head of its own: matrix products round differently for other
-shapes, and at temperature 0 a request's tokens must not depend on what else is in the batch.
+**Fixed shapes.** A library's matrix product may round a row otherwise when it is given another number of rows, and at
+temperature 0 a request's tokens must not depend on what else is in the batch. On a CPU the products used here agree
+bit for bit from 16 rows on (tests/engine/test_invariance.py holds this), so every product gets a multiple of that:
+packed rows are filled up by one sequence of zeros, wanted rows by repeats that are cut off again.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from unmask_engine.models.backbone import Wanted
+
+TILE = 16  # rows
 
 
 class Backbone(Protocol):
@@ -18,8 +25,8 @@ class Backbone(Protocol):
     def embed(self, ids: Tensor) -> Tensor:
         """(T,) -> (T, H)."""
 
-    def forward_packed(self, embeds: Tensor, lengths: Sequence[int]) -> Tensor:
-        """(T, H) of sequences end to end -> hidden states (T, H), with full attention inside each sequence."""
+    def forward_packed(self, embeds: Tensor, lengths: Sequence[int], wanted: Wanted) -> Tensor:
+        """(T, H) of sequences end to end -> hidden states (R, H) of the wanted rows; full attention inside each."""
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(R, H) -> (R, V), not shifted."""
@@ -27,28 +34,42 @@ class Backbone(Protocol):
 
 @dataclass(frozen=True)
 class Row:
-    """One sequence of a step: prompt, canvas, and which positions of it are to be predicted."""
+    """One sequence of a pack: prompt, then canvas."""
 
     prompt: Tensor  # (P, H) embeddings
-    canvas: Tensor  # (N,) int64
-    predicted: Tensor  # (R,) int64, index in prompt + canvas (+ padding)
-    padding: int = 0  # zero embeddings at the end, attended like any other
+    canvas: slice  # where its ids stand among the ids given to `Pack.run`
+    padding: int = 0  # zero embeddings at the end, attended like any other; canvas positions are read as much later
 
 
-class Runner:
-    def __init__(self, model: Backbone) -> None:
+class Pack:
+    """Rows of one batch, laid out once and run at every step of it. Its slots are the canvas positions, row by row."""
+
+    def __init__(self, model: Backbone, rows: Sequence[Row]) -> None:
         self._model = model
+        hidden = rows[0].prompt
+        sizes = [row.canvas.stop - row.canvas.start for row in rows]
+        lengths = [len(row.prompt) + size + row.padding for row, size in zip(rows, sizes, strict=True)]
+        filling = -sum(lengths) % TILE
+        self._lengths = lengths + ([filling] if filling else [])
+        self._embeds = hidden.new_zeros(sum(self._lengths), hidden.shape[1])
+        slots, predictors = [], []
+        for row, size, end in zip(rows, sizes, accumulate(lengths), strict=True):
+            first = end - row.padding - size
+            start = first - len(row.prompt)
+            self._embeds[start:first] = row.prompt
+            slots.append(torch.arange(first, first + size))
+            # Logits are shifted right by one: a position is predicted by the row before it, position 0 by its own.
+            predictors.append((slots[-1] + row.padding - 1).clamp_min(start))
+        self._slots = torch.cat(slots).to(hidden.device)  # (S,) rows of the pack that hold canvas ids
+        self._predictors = torch.cat(predictors).to(hidden.device)  # (S,) rows of the pack that predict them
+        sources = torch.cat([torch.arange(row.canvas.start, row.canvas.stop) for row in rows])
+        self._sources = sources.to(hidden.device)  # (S,) which ids they hold
 
-    @torch.inference_mode()
-    def run(self, rows: Sequence[Row]) -> list[Tensor]:
-        """Logits of the predicted positions, one tensor (R, V) a row.
-
-        Logits are shifted right by one: a position is predicted by the hidden state before it, position 0 by its own.
-        """
-        return [self._run_one(row) for row in rows]
-
-    def _run_one(self, row: Row) -> Tensor:
-        canvas = self._model.embed(row.canvas.to(row.prompt.device))
-        embeds = torch.cat([row.prompt, canvas, canvas.new_zeros(row.padding, canvas.shape[1])])
-        hidden = self._model.forward_packed(embeds, [len(embeds)])
-        return self._model.logits(hidden[(row.predicted - 1).clamp_min(0).to(hidden.device)])
+    def run(self, ids: Tensor, wanted: Tensor, counts: Sequence[int]) -> Tensor:
+        """ids (C,) and the slots to predict, `wanted` (R,), `counts` of them in each row -> logits (R, V)."""
+        embeds = self._embeds.index_copy(0, self._slots, self._model.embed(ids[self._sources]))
+        rows = self._predictors[wanted]
+        rows = torch.cat([rows, rows[-1:].expand(-len(rows) % TILE)])
+        without_filling = (*counts, *[0] * (len(self._lengths) - len(counts)))
+        hidden = self._model.forward_packed(embeds, self._lengths, Wanted(rows, without_filling))
+        return self._model.logits(hidden)[: len(wanted)]

@@ -102,5 +102,6 @@ _RANGES: Final[dict[str, tuple[Callable[[float], bool], str]]] = {
     "repetition_penalty": (lambda v: SMALLEST <= v <= 100, f"between {SMALLEST} and 100"),
     "position_penalty": (lambda v: 1 <= v <= 100, "between 1 and 100"),
     "guidance": (lambda v: v == 0 or SMALLEST <= v <= 100, f"0, or between {SMALLEST} and 100"),
+    "deadline_ms": (lambda v: v > 0, "above 0"),
     "seed": (lambda v: 0 <= v <= MAX_SEED, f"between 0 and {MAX_SEED}"),
 }

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unmask_engine.loaded import LoadedBundle, Model
+from unmask_engine.models.backbone import Wanted
 from unmask_engine.omni_presets import OMNI_PRESETS
 from unmask_engine.preset import Preset
 from unmask_engine.vocabulary import Vocabulary
@@ -91,10 +92,10 @@ class KnownLogits:
     def embed(self, ids: Tensor) -> Tensor:
         return torch.zeros(len(ids), 1)
 
-    def forward_packed(self, embeds: Tensor, lengths: Sequence[int]) -> Tensor:
+    def forward_packed(self, embeds: Tensor, lengths: Sequence[int], wanted: Wanted) -> Tensor:
         """The hidden state at t is the distance of t + 1, which it predicts, from the sequence's end."""
-        self.num_forwards += len(lengths)
-        return torch.cat([torch.arange(length - 2, -2, -1) for length in lengths]).unsqueeze(1)
+        self.num_forwards += sum(count > 0 for count in wanted.counts)
+        return torch.cat([torch.arange(length - 2, -2, -1) for length in lengths]).unsqueeze(1)[wanted.rows]
 
     def logits(self, hidden: Tensor) -> Tensor:
         return self._table[len(self._table) - 1 - hidden[:, 0]]
@@ -122,12 +123,12 @@ class MixingModel:
     def embed(self, ids: Tensor) -> Tensor:
         return self._embedding[ids]
 
-    def forward_packed(self, embeds: Tensor, lengths: Sequence[int]) -> Tensor:
+    def forward_packed(self, embeds: Tensor, lengths: Sequence[int], wanted: Wanted) -> Tensor:
         parts = [
             torch.tanh(part + self._places[: len(part)] + 4 * part.mean(dim=0))
             for part in torch.split(embeds, list(lengths))
         ]
-        return torch.cat(parts)
+        return torch.cat(parts)[wanted.rows]
 
     def logits(self, hidden: Tensor) -> Tensor:
         logits: Tensor = hidden @ self._head

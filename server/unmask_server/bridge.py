@@ -1,4 +1,8 @@
-"""The one place where the event loop meets the engine: a queue in, one thread that decodes, futures out."""
+"""The one place where the event loop meets the engine: requests in, one thread that steps, futures out.
+
+Requests join the running ones before any step and leave after any; tokens become media on a second thread, so that
+nobody waits for somebody else's picture.
+"""
 
 import asyncio
 import logging
@@ -6,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -18,7 +22,6 @@ from unmask_server.settings import Settings
 log = logging.getLogger("unmask")
 
 STOP_S = 5.0
-OnStep = Callable[[int, int, int], None]  # request's index, steps done, steps in all
 State = Literal["loading", "ready", "failed", "stopped"]
 
 
@@ -27,8 +30,16 @@ class Description(Protocol):
     def presets(self) -> Sequence[Preset]: ...
 
 
+class Running(Protocol):
+    """A request in the engine."""
+
+    @property
+    def error(self) -> Exception | None:
+        """Why it could not be decoded."""
+
+
 class GenerationEngine(Protocol):
-    """What the server asks of an engine. Both methods are called on the engine thread only."""
+    """What the server asks of an engine. All but `answer` is called on the engine thread only."""
 
     @property
     def name(self) -> str: ...
@@ -36,16 +47,20 @@ class GenerationEngine(Protocol):
     @property
     def bundle(self) -> Description: ...
 
-    def prepare(self, request: GenerationRequest) -> Any:
+    def prepare(self, request: GenerationRequest, waited_ms: float = 0.0) -> Any:
         """Raises RequestError for a request that cannot be decoded."""
 
-    def generate_prepared(
-        self,
-        prepared: Sequence[Any],
-        on_step: OnStep | None = None,
-        cancelled: Callable[[int], bool] | None = None,
-    ) -> list[Generation]:
-        """Decodes what `prepare` returned, as one batch; stops with those whose `cancelled(index)` turns true."""
+    def submit(self, prepared: Any) -> Any:
+        """What `prepare` returned takes part from the next step on; -> Running."""
+
+    def cancel(self, running: Any) -> None:
+        """Takes a Running out."""
+
+    def step(self) -> Sequence[Any]:
+        """Decodes one step; the Running that are finished by it or have failed."""
+
+    def answer(self, running: Any) -> Generation:
+        """The media of a Running that has left; on any thread."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +69,13 @@ class Finished:
     queue_ms: float
 
 
-@dataclass
+@dataclass(eq=False)
 class _Job:
     request: GenerationRequest
     future: Future[Finished] = field(default_factory=Future)
     enqueued: float = field(default_factory=time.perf_counter)
+    queue_ms: float = 0.0
+    running: Any = None
     abandoned: bool = False  # nobody waits for the answer any more
 
 
@@ -69,8 +86,10 @@ class EngineThread:
         self._load = load
         self._settings = settings
         self._waiting: deque[_Job] = deque()
+        self._active: list[_Job] = []  # of the engine thread
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._media = ThreadPoolExecutor(max_workers=1, thread_name_prefix="media")
         self._state: State = "loading"
         self._engine: GenerationEngine | None = None
 
@@ -85,7 +104,7 @@ class EngineThread:
         self._thread.start()
 
     def stop(self) -> None:
-        """Fails what waits, abandons what runs, and waits for the thread to end; not for a long load, though."""
+        """Fails what waits and what runs, and waits for the thread to end; not for a long load, though."""
         with self._changed:
             self._state = "stopped"
             for job in self._waiting:
@@ -94,6 +113,7 @@ class EngineThread:
             self._waiting.clear()
             self._changed.notify_all()
         self._thread.join(STOP_S)
+        self._media.shutdown(wait=False, cancel_futures=True)
 
     async def generate(self, request: GenerationRequest) -> Finished:
         """Waits for a turn and the answer. Cancelling the wait frees the request's place or its rows."""
@@ -125,52 +145,60 @@ class EngineThread:
         with self._changed:
             if self._state == "loading":
                 self._state = "ready"
-        while batch := self._next_batch():
-            self._decode(engine, batch)
+        while self._state != "stopped":
+            for job in self._arrivals():
+                self._join(engine, job)
+            self._cancel_abandoned(engine)
+            self._step(engine)
+        for job in self._active:
+            job.future.set_exception(self._unavailable())
 
-    def _next_batch(self) -> list[_Job]:
-        """Blocks until requests wait; empty when the server stops."""
-        batch: list[_Job] = []
+    def _arrivals(self) -> list[_Job]:
+        """Who joins now; blocks while there is nothing to do."""
         with self._changed:
-            while not batch:
-                self._changed.wait_for(lambda: self._waiting or self._state == "stopped")
-                if self._state == "stopped":
-                    return []
-                while self._waiting and len(batch) < self._settings.max_batch:
-                    job = self._waiting.popleft()
-                    if job.future.set_running_or_notify_cancel():
-                        batch.append(job)
-        return batch
+            self._changed.wait_for(lambda: self._active or self._waiting or self._state == "stopped")
+            room = self._settings.max_batch - len(self._active)
+            jobs = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
+        return [job for job in jobs if job.future.set_running_or_notify_cancel()]
 
-    def _decode(self, engine: GenerationEngine, batch: list[_Job]) -> None:
-        started = time.perf_counter()
-        jobs, prepared = self._prepare(engine, batch)
-
-        def cancelled(index: int) -> bool:
-            return jobs[index].abandoned or self._state == "stopped"
-
+    def _join(self, engine: GenerationEngine, job: _Job) -> None:
+        job.queue_ms = 1000 * (time.perf_counter() - job.enqueued)
         try:
-            generations = engine.generate_prepared(prepared, cancelled=cancelled) if jobs else []
+            job.running = engine.submit(engine.prepare(job.request, job.queue_ms))
         except Exception as error:
-            for job in jobs:
-                job.future.set_exception(error)
-            return
-        for job, generation in zip(jobs, generations, strict=True):
-            if generation.cancelled:
-                job.future.set_exception(self._unavailable())
-            else:
-                job.future.set_result(Finished(generation, queue_ms=1000 * (started - job.enqueued)))
+            job.future.set_exception(error)
+        else:
+            self._active.append(job)
 
-    def _prepare(self, engine: GenerationEngine, batch: list[_Job]) -> tuple[list[_Job], list[Any]]:
-        """One request's mistake or misfortune is its own, not its batch's."""
-        jobs, prepared = [], []
-        for job in batch:
-            try:
-                prepared.append(engine.prepare(job.request))
-                jobs.append(job)
-            except Exception as error:
+    def _cancel_abandoned(self, engine: GenerationEngine) -> None:
+        for job in [job for job in self._active if job.abandoned]:
+            engine.cancel(job.running)
+            self._active.remove(job)
+            job.future.set_exception(self._unavailable())  # nobody looks
+
+    def _step(self, engine: GenerationEngine) -> None:
+        try:
+            left = engine.step() if self._active else []
+        except Exception as error:  # not one request's misfortune, or the engine would have kept it to that one
+            log.exception("a step failed")
+            for job in self._active:
+                engine.cancel(job.running)
                 job.future.set_exception(error)
-        return jobs, prepared
+            self._active.clear()
+            return
+        for running in left:
+            job = next(job for job in self._active if job.running is running)
+            self._active.remove(job)
+            self._media.submit(self._finish, engine, job)
+
+    def _finish(self, engine: GenerationEngine, job: _Job) -> None:
+        try:
+            if job.running.error is not None:
+                raise job.running.error
+            if not job.abandoned:
+                job.future.set_result(Finished(engine.answer(job.running), job.queue_ms))
+        except Exception as error:
+            job.future.set_exception(error)
 
     @property
     def _retry_after(self) -> dict[str, str]:

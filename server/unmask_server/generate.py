@@ -70,10 +70,6 @@ def _refuse_unsupported(wire: GenerateRequest) -> None:
             wire.preview.every_steps > 0 or wire.preview.confidence,
             "previews come with streaming, which is not supported yet",
         ),
-        "decoding.deadline_ms": (
-            wire.decoding.deadline_ms is not None,
-            "deadlines are not supported yet; lower `decoding.steps` to be done sooner",
-        ),
         "return": (
             "word_timestamps" in wire.extras,
             "of `return` this version knows timings, tokens and confidence",
@@ -115,7 +111,7 @@ async def _engine_request(body: Body, outputs: list[Output], limits: MediaLimits
             instructions = _system_text(wire)
     if not parts:
         raise RequestError(f"{param} is empty; give at least one part.", param=param, code="missing_input")
-    options = wire.decoding.model_dump(exclude={"deadline_ms"})
+    options = wire.decoding.model_dump()
     return GenerationRequest(
         parts=await read_parts(body, parts, param, limits),
         outputs=tuple(output.type for output in outputs),

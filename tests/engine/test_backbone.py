@@ -78,7 +78,7 @@ def test_forward_equals_the_reference_in_float32(small: OmniModel, golden: dict[
     ids, rows, columns = (golden[f"forward/{name}"].long() for name in ("input_ids", "positions", "columns"))
     embeds = small.embed(ids)
     torch.testing.assert_close(embeds, golden["forward/float32/hidden_0"], rtol=0, atol=0)
-    first = small.model.layers[0](embeds, pack([len(ids)], SMALL.head_dim, SMALL.rope_theta, ids.device))
+    first = small.model.layers[0](embeds, pack((len(ids),), SMALL.head_dim, SMALL.rope_theta, ids.device))
     torch.testing.assert_close(first, golden["forward/float32/hidden_1"], rtol=1e-5, atol=1e-5)
     hidden = small.forward_packed(embeds, [len(ids)])
     torch.testing.assert_close(hidden, golden["forward/float32/hidden_2"], rtol=1e-5, atol=1e-5)

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from unmask_engine.decode import decode
+from unmask_engine.loop import decode
 from unmask_engine.models.backbone import BackboneConfig
 from unmask_engine.models.omni import OmniModel
 from unmask_engine.models.speech_encoder import SpeechEncoderConfig
 from unmask_engine.request import Algorithm
-from unmask_engine.runner import Backbone, Runner
+from unmask_engine.runner import Backbone
 from unmask_engine.settings import Settings
 from unmask_engine.state import DecodingState, IdRanges, Plan, canvas_of, unconstrained
 from unmask_engine.testing_fakes import KnownLogits, MixingModel, script
@@ -70,7 +70,7 @@ def trace(model: Backbone, plans: list[Plan]) -> list[list[Tensor]]:
     """The canvas of each request after each of its steps, decoded as one batch."""
     states = [DecodingState(plan) for plan in plans]
     histories: list[list[Tensor]] = [[] for _ in plans]
-    decode(states, Runner(model), lambda index, state: histories[index].append(state.ids.clone()))
+    decode(states, model, lambda index, state: histories[index].append(state.ids.clone()))
     return histories
 
 
@@ -174,7 +174,7 @@ def test_a_cancelled_request_stops_and_the_others_go_on() -> None:
     canvas = canvas_of(8, MASK)
     plan = Plan(Settings(steps=8), prompt, None, canvas, unconstrained(canvas, EVERYTHING), MASK, end=None)
     states = [DecodingState(plan), DecodingState(plan)]
-    decode(states, Runner(model), cancelled=lambda index: index == 0 and states[0].step == 3)
+    decode(states, model, cancelled=lambda index: index == 0 and states[0].step == 3)
     assert [state.step for state in states] == [3, 8]
     assert [state.is_done for state in states] == [False, True]
 

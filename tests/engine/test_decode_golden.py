@@ -13,11 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unmask_engine.decode import decode
+from unmask_engine.loop import decode
 from unmask_engine.models.backbone import BackboneConfig
 from unmask_engine.models.omni import OmniModel
 from unmask_engine.models.speech_encoder import SpeechEncoderConfig
-from unmask_engine.runner import Runner
 from unmask_engine.settings import Settings
 from unmask_engine.state import DecodingState, Plan, canvas_of, unconstrained
 from unmask_engine.testing import dream_weights
@@ -98,7 +97,7 @@ def run(case: str, *, compat: bool) -> tuple[DecodingState, NDArray[np.int64]]:
     allowed = unconstrained(canvas, ((0, VOCABULARY[section]),))
     state = DecodingState(Plan(settings, prompt, unconditional, canvas, allowed, MASK[section], end=None))
     history: list[Tensor] = []
-    decode([state], Runner(model), lambda _, state: history.append(state.ids.clone()))
+    decode([state], model, lambda _, state: history.append(state.ids.clone()))
     return state, torch.stack(history).numpy()
 
 
@@ -196,6 +195,6 @@ def test_guidance_is_aligned_on_the_canvas_by_default(case: str) -> None:
             settings, plan.prompt[-23:], plan.unconditional, plan.canvas, plan.allowed, plan.mask, end=None
         )
         outcome = DecodingState(same_length)
-        decode([outcome], Runner(model_of("tiny", 1.0)))
+        decode([outcome], model_of("tiny", 1.0))
         outcomes.append(outcome.ids)
     assert torch.equal(*outcomes)

@@ -3,7 +3,7 @@
 import io
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -30,18 +30,26 @@ from unmask_server.settings import Settings
 WAIT_S = 10.0
 
 
+@dataclass(eq=False)
+class FakeRunning:
+    request: GenerationRequest
+    error: Exception | None = None
+    steps: int = 0
+
+
 @dataclass
 class FakeEngine:
-    """Answers what it was asked for; `hold` keeps it busy step after step until it is cleared."""
+    """Answers what it was asked for after two steps; `hold` keeps everything running until it is cleared."""
 
     name: str = "fake"
     bundle: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(presets=()))
-    batches: list[int] = field(default_factory=list)
+    together: list[int] = field(default_factory=list)  # requests in each step
     requests: list[GenerationRequest] = field(default_factory=list)
     hold: threading.Event = field(default_factory=threading.Event)
     cancelled: threading.Event = field(default_factory=threading.Event)
+    running: list[FakeRunning] = field(default_factory=list)
 
-    def prepare(self, request: GenerationRequest) -> GenerationRequest:
+    def prepare(self, request: GenerationRequest, waited_ms: float = 0.0) -> GenerationRequest:
         steps = request.decoding.steps
         if steps is not None and steps < 1:
             message = f"steps must be at least 1, not {steps}"
@@ -50,38 +58,35 @@ class FakeEngine:
             raise RequestError(f"unknown task {request.task!r}; there are: t2i, vqa", param="task", code="task_unknown")
         return request
 
-    def generate(
-        self,
-        requests: Sequence[GenerationRequest],
-        on_step: Callable[[int, int, int], None] | None = None,
-        cancelled: Callable[[int], bool] | None = None,
-    ) -> list[Generation]:
-        return self.generate_prepared([self.prepare(request) for request in requests], on_step, cancelled)
+    def submit(self, prepared: GenerationRequest) -> FakeRunning:
+        self.requests.append(prepared)
+        self.running.append(FakeRunning(prepared))
+        return self.running[-1]
 
-    def generate_prepared(
-        self,
-        prepared: Sequence[GenerationRequest],
-        on_step: Callable[[int, int, int], None] | None = None,
-        cancelled: Callable[[int], bool] | None = None,
-    ) -> list[Generation]:
-        self.batches.append(len(prepared))
-        self.requests += prepared
-        active = set(range(len(prepared)))
-        step = 0
-        while active and (self.hold.is_set() or step < 2):
-            step += 1
-            active -= {i for i in active if cancelled is not None and cancelled(i)}
-            if on_step is not None:
-                on_step(0, step, 2)
-            time.sleep(0.001)
-        if len(active) < len(prepared):
-            self.cancelled.set()
-        if any(part == TextPart("crash") for request in prepared for part in request.parts):
+    def cancel(self, running: FakeRunning) -> None:
+        self.running.remove(running)
+        self.cancelled.set()
+
+    def step(self) -> list[FakeRunning]:
+        time.sleep(0.001)
+        self.together.append(len(self.running))
+        for running in self.running:
+            running.steps += 1
+            if TextPart("crash") in running.request.parts:
+                running.error = RuntimeError("secret detail of a crash")
+            if TextPart("crash everything") in running.request.parts:
+                raise RuntimeError("secret detail of a crash")
+        left = [r for r in self.running if r.error or (r.steps >= 2 and not self.hold.is_set())]
+        self.running = [r for r in self.running if r not in left]
+        return left
+
+    def answer(self, running: FakeRunning) -> Generation:
+        if TextPart("crash in the codec") in running.request.parts:
             raise RuntimeError("secret detail of a crash")
-        return [_answer(request, i not in active) for i, request in enumerate(prepared)]
+        return _answer(running.request)
 
 
-def _answer(request: GenerationRequest, cancelled: bool) -> Generation:
+def _answer(request: GenerationRequest) -> Generation:
     texts = [part.text for part in request.parts if isinstance(part, TextPart)]
     tone = np.sin(np.arange(2205) / 20, dtype=np.float32) / 2
     return Generation(
@@ -92,7 +97,6 @@ def _answer(request: GenerationRequest, cancelled: bool) -> Generation:
         audio=AudioPart(tone, 22050) if "audio" in (request.outputs or ("text", "audio")) else None,
         image=ImagePart(np.zeros((16, 24, 3), np.uint8)) if "image" in request.outputs else None,
         truncated="cut" in texts,
-        cancelled=cancelled,
         usage=Usage({"text": 5}, {"text": 3}, steps=2, forward_passes=2),
         timings=Timings(1.0, 2.0, 3.0),
     )

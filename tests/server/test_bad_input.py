@@ -73,7 +73,6 @@ BAD_BODIES = {
     "no image bytes": ({"input": [{"type": "image", "data": ""}]}, "empty_media", "input[0].data"),
     "stream": ({"stream": True}, "not_supported", "stream"),
     "edit": ({"edit": {"target": {}}}, "not_supported", "edit"),
-    "a deadline": ({"decoding": {"deadline_ms": 5}}, "not_supported", "decoding.deadline_ms"),
     "previews": ({"preview": {"every_steps": 4}}, "not_supported", "preview"),
     "words": ({"return": ["word_timestamps"]}, "not_supported", "return"),
     "an unknown extra": ({"return": ["money"]}, "invalid_value", "return[0]"),

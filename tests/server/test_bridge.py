@@ -49,17 +49,39 @@ def test_a_failed_load_is_said_and_leaks_nothing(start, wait) -> None:
         assert "secret" not in ask(client).text
 
 
-def test_waiting_requests_are_decoded_together(start, wait, new_engine) -> None:
+def test_requests_join_the_running_ones_up_to_a_limit(start, wait, new_engine) -> None:
     with start(lambda: new_engine, Settings(max_batch=3)) as client, ThreadPoolExecutor() as pool:
         wait(lambda: ready(client))
         new_engine.hold.set()
         first = pool.submit(ask, client)
-        wait(lambda: new_engine.batches == [1])
+        wait(lambda: new_engine.together[-1:] == [1])
         others = [pool.submit(ask, client) for _ in range(4)]
-        time.sleep(0.3)  # all of them are in the queue by now
+        wait(lambda: new_engine.together[-1:] == [3])
         new_engine.hold.clear()
         assert [job.result().status_code for job in (first, *others)] == [200] * 5
-        assert new_engine.batches == [1, 3, 1]
+        assert max(new_engine.together) == 3
+
+
+@pytest.mark.parametrize("crash", ["crash", "crash in the codec"])
+def test_a_crash_fails_its_request_alone(start, wait, new_engine, crash) -> None:
+    with start(lambda: new_engine) as client, ThreadPoolExecutor() as pool:
+        wait(lambda: ready(client))
+        new_engine.hold.set()
+        good = pool.submit(ask, client)
+        wait(lambda: new_engine.together[-1:] == [1])
+        bad = pool.submit(client.post, "/v1/generate", json={"input": crash})
+        wait(lambda: len(new_engine.requests) == 2)
+        new_engine.hold.clear()
+        assert bad.result().status_code == 500
+        assert "secret" not in bad.result().text
+        assert good.result().status_code == 200
+
+
+def test_the_server_outlives_a_step_that_fails(start, wait, new_engine) -> None:
+    with start(lambda: new_engine) as client:
+        wait(lambda: ready(client))
+        assert client.post("/v1/generate", json={"input": "crash everything"}).status_code == 500
+        assert ask(client).status_code == 200
 
 
 def test_a_mistake_fails_alone(start, wait, new_engine) -> None:
@@ -92,18 +114,18 @@ def test_a_client_that_leaves_frees_the_engine(start, wait, new_engine) -> None:
 
 
 def test_a_client_that_leaves_frees_its_place_in_the_queue(start, wait, new_engine) -> None:
-    with start(lambda: new_engine) as client, ThreadPoolExecutor() as pool:
+    with start(lambda: new_engine, Settings(max_batch=1)) as client, ThreadPoolExecutor() as pool:
         wait(lambda: ready(client))
         new_engine.hold.set()
         first = pool.submit(ask, client)
-        wait(lambda: new_engine.batches == [1])
+        wait(lambda: new_engine.together[-1:] == [1])
         with pytest.raises(httpx.ReadTimeout):
             client.post("/v1/generate", json={"input": "gone"}, timeout=0.3)
         time.sleep(0.2)  # the server notices
         new_engine.hold.clear()
         assert first.result().status_code == 200
         assert ask(client).status_code == 200
-        assert new_engine.batches == [1, 1]
+        assert [part.text for request in new_engine.requests for part in request.parts] == ["x", "x"]
 
 
 def test_stopping_answers_what_runs(start, wait, new_engine) -> None:
@@ -113,7 +135,7 @@ def test_stopping_answers_what_runs(start, wait, new_engine) -> None:
             url = str(client.base_url) + "/v1/generate"
             new_engine.hold.set()
             running = pool.submit(httpx.post, url, json={"input": "x"})
-            wait(lambda: len(new_engine.batches) == 1)
+            wait(lambda: new_engine.together[-1:] == [1])
             threading.Timer(0.3, new_engine.hold.clear).start()
         assert running.result().status_code == 200
 

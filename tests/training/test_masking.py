@@ -75,3 +75,15 @@ def test_image_codes_and_text_have_ids_of_their_own(writer: Writer) -> None:
     assert len(answer) == 68
     assert answer[1:65] == [writer.id("<|image_0|>") + i for i in range(64)]
     assert answer[-2:] == [writer.id("<|im_end|>"), *writer.text("\n")]
+
+
+def test_every_answer_of_a_conversation_is_learnt_and_no_question(writer: Writer) -> None:
+    asked = [("what shape is it", "star"), ("what color is it", "red"), ("how big is the star", "large")]
+    sample = writer.image_questions(asked, [5] * 64)
+    batch = collate([sample], len(sample.ids) + 3, pad=writer.pad)
+    learnt = [i for i, known in zip(sample.ids, batch.answer[0].tolist(), strict=False) if known]
+    end = [writer.id("<|im_end|>"), *writer.text("\n")]
+    assert learnt == [i for _, answer in asked for i in (*writer.text(answer), *end)]
+    assert sample.ids.count(writer.id("<|begin_of_image|>")) == 1
+    alone = writer.image_questions(asked[:1], [5] * 64)
+    assert sample.ids[: len(alone.ids)] == alone.ids

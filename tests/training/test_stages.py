@@ -10,14 +10,22 @@ import torch
 from unmask_engine.models.backbone import BackboneConfig
 from unmask_engine.models.omni import OmniModel
 from unmask_engine.models.speech_encoder import SpeechEncoderConfig
+from unmask_training import align_speech
 from unmask_training.corpus import Said
 from unmask_training.language import words
 from unmask_training.loop import Schedule, Training
 from unmask_training.pools import Pools, scenes
 from unmask_training.sequences import Writer
+from unmask_training.shared_bits import SharedBits
 from unmask_training.train_backbone import BatchStream, Stage, initialise, masked_loss, train_stage
 from unmask_training.vocabulary import build_tokenizer
 from unmask_training.world import free_scene
+
+
+def signs(bits: int) -> torch.Tensor:
+    codes = torch.arange(2**bits)[:, None] >> torch.arange(bits - 1, -1, -1)
+    return (codes & 1).float() * 2 - 1
+
 
 TASKS = ("t2i", "vqa", "asr", "tts", "s2i", "svqa", "sqa", "chat")
 
@@ -46,12 +54,12 @@ def pools(tmp_path_factory: pytest.TempPathFactory) -> Pools:
 
 
 @pytest.fixture
-def model(pools: Pools) -> OmniModel:
+def model(pools: Pools) -> SharedBits:
     torch.manual_seed(0)
     speech = SpeechEncoderConfig(size=32, num_heads=2, ffn_size=32, num_layers=2, num_tp_layers=1, ctc_vocab=5)
     made = OmniModel(BackboneConfig(pools.writer.tokenizer.get_vocab_size(), 32, 64, 2, 2, 1), speech)
     initialise(made)
-    return made
+    return SharedBits(made, pools.writer.id("<|image_0|>"), signs(11))
 
 
 def rows() -> list[np.ndarray]:
@@ -60,7 +68,7 @@ def rows() -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_every_task_gives_a_loss_and_gradients(pools: Pools, model: OmniModel, task: str) -> None:
+def test_every_task_gives_a_loss_and_gradients(pools: Pools, model: SharedBits, task: str) -> None:
     batch = next(BatchStream(pools, {task: 1.0}, 512, random.Random(1)))
     assert batch.ids.shape[1] % 16 == 0
     assert batch.pads.any(1).all()
@@ -68,10 +76,10 @@ def test_every_task_gives_a_loss_and_gradients(pools: Pools, model: OmniModel, t
     loss.backward()
     assert 0 < loss.item() < 20
     speaks = task in ("asr", "svqa", "sqa")
-    assert (model.model.audio_projection.mlp[0].weight.grad is not None) or not speaks
+    assert (model.omni.model.audio_projection.mlp[0].weight.grad is not None) or not speaks
 
 
-def test_the_loss_falls_by_learning(pools: Pools, model: OmniModel) -> None:
+def test_the_loss_falls_by_learning(pools: Pools, model: SharedBits) -> None:
     batch = next(BatchStream(pools, {"chat": 1.0}, 512, random.Random(2)))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
@@ -84,9 +92,13 @@ def test_the_loss_falls_by_learning(pools: Pools, model: OmniModel) -> None:
     assert sum(losses[-5:]) / 5 < losses[0] - 2
 
 
-def test_a_stage_trains_all_but_the_speech_encoder(pools: Pools, model: OmniModel, tmp_path: Path) -> None:
+@pytest.mark.parametrize("matrix_rate", [0.0, 3e-3])
+def test_a_stage_trains_all_but_the_speech_encoder(
+    pools: Pools, model: SharedBits, tmp_path: Path, matrix_rate: float
+) -> None:
     before = {n: p.clone() for n, p in model.named_parameters()}
-    train_stage(model, Stage("stage", {"asr": 1.0}, 0.02, 3e-3), pools, rows(), tmp_path, seed=0, tokens=512)
+    stage = Stage("stage", {"asr": 0.5, "s2i": 0.5}, 0.02, 3e-3, matrix_rate)
+    train_stage(model, stage, pools, rows(), tmp_path, seed=0, tokens=512)
     changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
     assert changed == {n for n in before if "audio_model" not in n}
 
@@ -108,6 +120,25 @@ def test_a_killed_training_goes_on_where_it_saved(tmp_path: Path) -> None:
     steps = again.step
     again.run(lambda step: (again.model(x).square().mean(), {}))
     assert again.step == steps  # its time is spent
+
+
+def test_shared_bits_fold_into_plain_tables(pools: Pools, model: SharedBits) -> None:
+    with torch.no_grad():
+        model.embedding.normal_()
+        model.head.normal_()
+    ids = torch.tensor([0, 600, model.first, model.first + 2047, model.first + 77])
+    hidden = torch.randn(3, 32)
+    embeds, logits = model.embed(ids), model.logits(hidden)
+    assert not torch.allclose(embeds, model.omni.embed(ids))
+    model.fold()
+    torch.testing.assert_close(model.omni.embed(ids), embeds)
+    torch.testing.assert_close(model.omni.logits(hidden), logits)
+
+
+def test_speech_rows_start_out_near_their_tokens(pools: Pools, model: SharedBits) -> None:
+    heard = [np.random.default_rng(0).standard_normal((40, 32)).astype(np.float16)]
+    first = align_speech.fit(model.omni, heard, steps=1)
+    assert align_speech.fit(model.omni, heard, steps=300) < 0.3 * first
 
 
 def test_free_scenes_do_not_touch() -> None:

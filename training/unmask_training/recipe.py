@@ -26,11 +26,21 @@ from unmask_engine.models.backbone import BackboneConfig
 from unmask_engine.models.omni import OmniModel
 from unmask_engine.models.speech_encoder import SpeechEncoder
 from unmask_engine.models.speech_frontend import SpeechFrontend
-from unmask_training import publish, train_backbone, train_ears, train_image_codec, train_speech_codec, train_vocoder
+from unmask_training import (
+    align_speech,
+    parallel,
+    publish,
+    train_backbone,
+    train_ears,
+    train_image_codec,
+    train_speech_codec,
+    train_vocoder,
+)
 from unmask_training.corpus import Corpus, listening, speaking
 from unmask_training.loop import fast_denormals
 from unmask_training.pools import Pools, scenes, speaking_lexicon, tokenise_pictures
 from unmask_training.sequences import Writer
+from unmask_training.shared_bits import SharedBits
 from unmask_training.vocabulary import build_tokenizer
 from unmask_training.world import Scene
 
@@ -175,17 +185,22 @@ def backbone_config(config: Config, vocab_size: int) -> BackboneConfig:
 def make_backbone(work: Path, config: Config) -> None:
     pools, rows = load_pools(work, config)
     torch.manual_seed(config["seed"])
-    model = OmniModel(backbone_config(config, pools.writer.tokenizer.get_vocab_size()), train_ears.CONFIG)
-    train_backbone.initialise(model)
-    model.speech_encoder.load_state_dict(ears(work).state_dict())
+    omni = OmniModel(backbone_config(config, pools.writer.tokenizer.get_vocab_size()), train_ears.CONFIG)
+    train_backbone.initialise(omni)
+    omni.speech_encoder.load_state_dict(ears(work).state_dict())
     if (work / "start.pt").exists():  # written by warm_start.py
-        model.load_state_dict(torch.load(work / "start.pt", weights_only=True))
+        omni.load_state_dict(torch.load(work / "start.pt", weights_only=True))
+    else:
+        align_speech.fit(omni, rows)
+    first = pools.writer.id("<|image_0|>")
+    model = SharedBits(omni, first, image_tokenizer(work).quantize.embedding)
     for i, stage in enumerate(config["stage"]):
         train_backbone.train_stage(
             model, train_backbone.Stage(**stage), pools, rows, work, config["seed"] + i, config["backbone"]["tokens"]
         )
-        torch.save(model.state_dict(), work / f"{stage['name']}.pt")
-    torch.save(model.state_dict(), work / "backbone.pt")
+    model.fold()
+    if not parallel.rank():
+        torch.save(omni.state_dict(), work / "backbone.pt")
 
 
 def make_bundle(work: Path, config: Config, out: Path | None = None) -> Path:
@@ -242,6 +257,7 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     fast_denormals()
+    parallel.join()
     config = tomllib.loads(options.config.read_text())
     options.work.mkdir(parents=True, exist_ok=True)
     for part in options.parts:
@@ -251,6 +267,7 @@ def main() -> None:
             continue
         print(f"{part}: started", flush=True)
         make(options.work, config)
+    parallel.leave()
 
 
 if __name__ == "__main__":

@@ -25,13 +25,17 @@ SPOKEN_MARK = int(0.2 * SPOKEN_CANVAS)
 
 @dataclass(frozen=True)
 class Sample:
-    """`ids` up to the end of the answer without pads; `speech` is the index of a recording's features."""
+    """`ids` up to the end of the answer without pads; `speech` is the index of a recording's features.
+
+    `earlier` are the (start, end) of answers in earlier turns, which are learnt too.
+    """
 
     ids: list[int]
     answer_start: int
     speech: int | None = None
     speech_start: int = 0
     max_pads: int = 16
+    earlier: tuple[tuple[int, int], ...] = ()
 
     @property
     def answer_length(self) -> int:
@@ -96,8 +100,16 @@ class Writer:
         instruction = T2I_INSTRUCTIONS[0] if rng.random() < 0.6 else rng.choice(T2I_INSTRUCTIONS)
         return self.sample(f"{instruction}\n{caption}", self.image(codes))
 
-    def image_question(self, question: str, answer: str, image: list[int]) -> Sample:
-        return self.sample(f"{question}\n<|image|>", self.text(answer), image=image)
+    def image_questions(self, asked: list[tuple[str, str]], image: list[int]) -> Sample:
+        """A conversation of (question, answer) about one image, which is shown with the first question."""
+        (question, answer), *further = asked
+        ids = self.sample(f"{question}\n<|image|>", self.text(answer), image=image)
+        for question, answer in further:
+            turn = self.sample(question, self.text(answer))
+            start = len(ids.ids)
+            earlier = (*ids.earlier, (ids.answer_start, start))
+            ids = Sample(ids.ids + turn.ids, start + turn.answer_start, earlier=earlier)
+        return ids
 
     def recognition(self, speech: int, text: str) -> Sample:
         return self.sample(f"{ASR_INSTRUCTION}\n<|audio|>", self.text(text), speech=speech)

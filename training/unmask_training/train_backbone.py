@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unmask_engine.models.omni import OmniModel
+from unmask_training import parallel
 from unmask_training.loop import Schedule, Training
 from unmask_training.pools import Pools
 from unmask_training.sequences import Sample
+from unmask_training.shared_bits import SharedBits
 
 PAD_RATIO = 0.6
 BUCKET = 16  # sequences are padded to a multiple: the 1-16 tail pads of the recipe
@@ -32,6 +34,7 @@ class Stage:
     mixture: Mapping[str, float]
     minutes: float
     learning_rate: float
+    matrix_rate: float = 0.0  # of Muon, see loop.Schedule
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ def collate(samples: list[Sample], length: int, pad: int) -> Batch:
     for row, s in enumerate(samples):
         ids[row, : len(s.ids)] = torch.tensor(s.ids)
         answer[row, s.answer_start :] = True
+        for start, end in s.earlier:
+            answer[row, start:end] = True
         pads[row, len(s.ids) :] = True
         if s.speech is not None:
             speech.append((row, s.speech_start, s.speech))
@@ -91,9 +96,13 @@ def mask_answers(batch: Batch, generator: torch.Generator) -> Tensor:
 
 
 def masked_loss(
-    model: OmniModel, batch: Batch, mask_id: int, speech: list[NDArray[np.float16]], generator: torch.Generator
+    model: SharedBits, batch: Batch, mask_id: int, speech: list[NDArray[np.float16]], generator: torch.Generator
 ) -> Tensor:
-    """Mean cross-entropy over hidden positions; position i is predicted by the hidden state of i - 1."""
+    """Cross-entropy over hidden positions; position i is predicted by the hidden state of i - 1.
+
+    A position weighs 1 / sqrt(hidden positions of its sample), so that the five tokens of an answer are heard beside
+    the sixty-four of a picture.
+    """
     hidden = mask_answers(batch, generator)
     inputs = torch.where(hidden, mask_id, batch.ids)
     count, length = inputs.shape
@@ -101,35 +110,39 @@ def masked_loss(
         embeds = model.embed(inputs.flatten())
         if batch.speech:
             rows = torch.cat([torch.from_numpy(speech[i]).float() for _, _, i in batch.speech])
-            projected = model.model.audio_projection(rows)
+            projected = model.omni.model.audio_projection(rows)
             where = torch.cat([r * length + torch.arange(at, at + len(speech[i])) for r, at, i in batch.speech])
             embeds = embeds.index_copy(0, where, projected.to(embeds.dtype))
-        out = model.forward_packed(embeds, [length] * count)
+        out = model.omni.forward_packed(embeds, [length] * count)
         wanted = hidden.flatten().nonzero()[:, 0]
         logits = model.logits(out[wanted - 1])
-    return F.cross_entropy(logits.float(), batch.ids.flatten()[wanted])
+    losses = F.cross_entropy(logits.float(), batch.ids.flatten()[wanted], reduction="none")
+    weights = hidden.sum(1).rsqrt()[wanted // length]
+    return (losses * weights).sum() / weights.sum()
 
 
 def train_stage(
-    model: OmniModel, stage: Stage, pools: Pools, speech: list[NDArray[np.float16]], out: Path,
+    model: SharedBits, stage: Stage, pools: Pools, speech: list[NDArray[np.float16]], out: Path,
     seed: int, tokens: int = 4096,
-) -> OmniModel:  # fmt: skip
+) -> None:  # fmt: skip
     """Train one stage in place, resuming from `out / stage.name`; the weights end as their moving average."""
     torch.manual_seed(seed)
-    for parameter in model.model.audio_model.parameters():
+    for parameter in model.omni.speech_encoder.parameters():
         parameter.requires_grad_(False)
-    schedule = Schedule(stage.minutes, stage.learning_rate, warmup_steps=100, weight_decay=0.01, ema_decay=0.999)
+    schedule = Schedule(
+        stage.minutes, stage.learning_rate, stage.matrix_rate, warmup_steps=100, weight_decay=0.01, ema_decay=0.998
+    )
     training = Training(model, schedule, out / stage.name)
-    # A resumed run goes on with fresh data instead of repeating what it has seen.
-    generator = torch.Generator().manual_seed(seed + training.step)
-    stream = BatchStream(pools, stage.mixture, tokens, random.Random(seed + training.step))
+    # A resumed run goes on with fresh data instead of repeating what it has seen; so does each process of several.
+    fresh = seed + training.step + 1_000_000 * parallel.rank()
+    generator = torch.Generator().manual_seed(fresh)
+    stream = BatchStream(pools, stage.mixture, tokens, random.Random(fresh))
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         return masked_loss(model, next(stream), pools.writer.mask, speech, generator), {}
 
     training.run(loss_of)
     training.use_ema()
-    return model
 
 
 def initialise(model: OmniModel) -> None:

@@ -6,6 +6,7 @@ on q, k and v only, and no attention mask of any kind. Sequences are packed end 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 
 import torch
@@ -44,6 +45,18 @@ class Packing:
     sin: Tensor  # (T, 1, D) float32
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """The rows whose hidden states are asked for: the last layer computes no others.
+
+    `rows` (R,) rise; `counts` of them belong to each sequence. What `rows` holds beyond sum(counts) fills up a shape:
+    its results mean nothing.
+    """
+
+    rows: Tensor
+    counts: tuple[int, ...]
+
+
 def rotary_table(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
     """Cosine and sine of the rotary angles in float32; each half of the head dimension repeats the D/2 frequencies."""
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=positions.device) / head_dim
@@ -52,30 +65,63 @@ def rotary_table(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor
     return angles.cos(), angles.sin()
 
 
-def pack(lengths: Sequence[int], head_dim: int, theta: float, device: torch.device) -> Packing:
-    """Positions restart at 0 for each sequence. The lengths are host integers, so nothing here waits for the device."""
-    positions = torch.cat([torch.arange(length) for length in lengths]).to(device)  # (T,)
-    return Packing(tuple(lengths), *rotary_table(positions, head_dim, theta))
+@lru_cache(maxsize=32)
+def pack(lengths: tuple[int, ...], head_dim: int, theta: float, device: torch.device) -> Packing:
+    """Positions restart at 0 for each sequence. The same lengths come step after step, hence the cache."""
+    with torch.inference_mode(False):  # what is kept must do for training, too
+        positions = torch.cat([torch.arange(length) for length in lengths]).to(device)  # (T,)
+        return Packing(lengths, *rotary_table(positions, head_dim, theta))
 
 
-def _rotate(x: Tensor, packing: Packing) -> Tensor:
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary embedding in the dtype of `x`, as the reference does: (T, heads, D) -> the same."""
     low, high = x.chunk(2, dim=-1)
     turned = torch.cat((-high, low), dim=-1)
-    return x * packing.cos.to(x.dtype) + turned * packing.sin.to(x.dtype)
+    return x * cos.to(x.dtype) + turned * sin.to(x.dtype)
 
 
-def packed_attention(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int]) -> Tensor:
+def packed_attention(q: Tensor, k: Tensor, v: Tensor, asking: Sequence[int], lengths: Sequence[int]) -> Tensor:
     """Bidirectional grouped-query attention within each packed sequence.
 
-    q: (T, heads, D); k, v: (T, kv_heads, D) -> (T, heads, D). Sequences of one length run as one batch.
+    q: (R, heads, D) of which `asking` rows belong to each sequence; k, v: (T, kv_heads, D), `lengths` rows each
+    -> (sum(asking), heads, D).
     """
-    if len(set(lengths)) == 1:
+    if q.is_cuda and q.dtype in (torch.float16, torch.bfloat16):
+        return _varlen_attention(q, k, v, asking, lengths)
+    if len(set(lengths)) == 1 and tuple(asking) == tuple(lengths):
         batched = (x.view(len(lengths), lengths[0], *x.shape[1:]) for x in (q, k, v))
         return _attend(*batched).flatten(0, 1)
-    ends = list(accumulate(lengths))
-    spans = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
-    return torch.cat([_attend(q[None, s], k[None, s], v[None, s])[0] for s in spans])
+    spans = zip(_spans(asking), _spans(lengths), strict=True)
+    return torch.cat([_attend(q[None, a], k[None, s], v[None, s])[0] for a, s in spans if a.stop > a.start])
+
+
+def _spans(lengths: Sequence[int]) -> list[slice]:
+    return [slice(end - length, end) for end, length in zip(accumulate(lengths), lengths, strict=True)]
+
+
+def _varlen_attention(q: Tensor, k: Tensor, v: Tensor, asking: Sequence[int], lengths: Sequence[int]) -> Tensor:
+    """All sequences in one flash attention call. Keys are repeated: torch 2.11 has no grouped queries here."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    groups = q.shape[1] // k.shape[1]
+    out = varlen_attn(
+        q[: sum(asking)].contiguous(),
+        k.repeat_interleave(groups, dim=1),
+        v.repeat_interleave(groups, dim=1),
+        _ends(tuple(asking), q.device),
+        _ends(tuple(lengths), q.device),
+        max(asking),
+        max(lengths),
+    )
+    assert isinstance(out, Tensor)  # not asked for more
+    return out
+
+
+@lru_cache(maxsize=64)
+def _ends(lengths: tuple[int, ...], device: torch.device) -> Tensor:
+    """(sequences + 1,) int32: where each sequence begins, and where the last one ends."""
+    with torch.inference_mode(False):
+        return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32).to(device)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -106,12 +152,18 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, kv_size)
         self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
 
-    def forward(self, x: Tensor, packing: Packing) -> Tensor:
+    def forward(self, x: Tensor, packing: Packing, wanted: Wanted | None = None) -> Tensor:
+        """(T, hidden) -> (T, hidden), or (R, hidden) for the wanted rows."""
         heads = (-1, self.head_dim)
-        q = _rotate(self.q_proj(x).unflatten(-1, heads), packing)  # (T, heads, D)
-        k = _rotate(self.k_proj(x).unflatten(-1, heads), packing)  # (T, kv_heads, D)
+        cos, sin = packing.cos, packing.sin
+        k = _rotate(self.k_proj(x).unflatten(-1, heads), cos, sin)  # (T, kv_heads, D)
         v = self.v_proj(x).unflatten(-1, heads)
-        out: Tensor = self.o_proj(packed_attention(q, k, v, packing.lengths).flatten(-2))
+        asking = packing.lengths
+        if wanted is not None:
+            x, cos, sin, asking = x[wanted.rows], cos[wanted.rows], sin[wanted.rows], wanted.counts
+        q = _rotate(self.q_proj(x).unflatten(-1, heads), cos, sin)  # (T or R, heads, D)
+        attended = packed_attention(q, k, v, asking, packing.lengths).flatten(-2)
+        out: Tensor = self.o_proj(F.pad(attended, (0, 0, 0, len(q) - len(attended))))
         return out
 
 
@@ -135,8 +187,9 @@ class Layer(nn.Module):
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, x: Tensor, packing: Packing) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), packing)
+    def forward(self, x: Tensor, packing: Packing, wanted: Wanted | None = None) -> Tensor:
+        attended = self.self_attn(self.input_layernorm(x), packing, wanted)
+        x = (x if wanted is None else x[wanted.rows]) + attended
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
 
@@ -151,13 +204,16 @@ class Backbone(nn.Module):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, embeds: Tensor, lengths: Sequence[int]) -> Tensor:
-        """(T, hidden) packed embeddings and the length of each sequence -> (T, hidden) after the final norm."""
+    def forward(self, embeds: Tensor, lengths: Sequence[int], wanted: Wanted | None = None) -> Tensor:
+        """(T, hidden) packed embeddings and the length of each sequence -> (T, hidden) after the final norm.
+
+        With `wanted` only those rows: (R, hidden).
+        """
         if sum(lengths) != embeds.shape[0]:
             raise ValueError(f"lengths sum to {sum(lengths)}, but {embeds.shape[0]} rows are packed")
-        packing = pack(lengths, self.config.head_dim, self.config.rope_theta, embeds.device)
+        packing = pack(tuple(lengths), self.config.head_dim, self.config.rope_theta, embeds.device)
         hidden = embeds
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             hidden = layer(hidden, packing)
-        out: Tensor = self.norm(hidden)
+        out: Tensor = self.norm(self.layers[-1](hidden, packing, wanted))
         return out

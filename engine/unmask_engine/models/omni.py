@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from unmask_engine.models.backbone import Backbone, BackboneConfig
+from unmask_engine.models.backbone import Backbone, BackboneConfig, Wanted
 from unmask_engine.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 
 
@@ -76,9 +76,12 @@ class OmniModel(nn.Module):
         out: Tensor = self.model.audio_projection(encoded)
         return out
 
-    def forward_packed(self, embeds: Tensor, lengths: Sequence[int]) -> Tensor:
-        """(T, hidden) embeddings of sequences packed end to end -> (T, hidden) after the final norm, not shifted."""
-        out: Tensor = self.model(embeds, lengths)
+    def forward_packed(self, embeds: Tensor, lengths: Sequence[int], wanted: Wanted | None = None) -> Tensor:
+        """(T, hidden) embeddings of sequences packed end to end -> (T, hidden) after the final norm, not shifted.
+
+        With `wanted` only those rows are computed to the end: (R, hidden).
+        """
+        out: Tensor = self.model(embeds, lengths, wanted)
         return out
 
     def logits(self, hidden_rows: Tensor) -> Tensor:

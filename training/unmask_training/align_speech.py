@@ -1,0 +1,40 @@
+"""Before the backbone trains: speech and text are put into one space.
+
+The CTC head of the trained ears says which text token each row of the speech encoder stands for. The projector is
+fitted to give such a row the embedding of that token, and every row without a token one common vector. So the
+backbone starts out reading speech as spaced-out text, and what it learns about written captions holds for spoken ones.
+"""
+
+import random
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from unmask_engine.models.omni import OmniModel
+from unmask_training.train_ears import BLANK
+
+_BLANK_WEIGHT = 0.3  # most rows are blank
+
+
+def fit(model: OmniModel, rows: list[NDArray[np.float16]], steps: int = 400, batch: int = 32, seed: int = 0) -> float:
+    """Fit `model`'s projector to the encoder rows (T, size) of the recordings; returns the final relative error."""
+    rng = random.Random(seed)
+    projector, embeddings = model.model.audio_projection, model.model.embed_tokens.weight.detach()
+    scale = float(embeddings.std())
+    generator = torch.Generator().manual_seed(seed)
+    silence = torch.randn(embeddings.shape[1], generator=generator) * scale
+    optimizer = torch.optim.AdamW(projector.parameters(), lr=2e-3)
+    loss = torch.zeros(())
+    for _ in range(steps):
+        x = torch.from_numpy(np.concatenate(rng.choices(rows, k=batch))).float()
+        with torch.no_grad():
+            heard = model.speech_encoder.ctc_logits(x[None])[0].argmax(-1)
+            spoken = (heard != BLANK)[:, None]
+            wanted = torch.where(spoken, embeddings[(heard - 1).clamp(min=0)], silence)
+        error = ((projector(x) - wanted) / scale).square().mean(-1)
+        loss = (error * torch.where(spoken[:, 0], 1.0, _BLANK_WEIGHT)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return float(loss.detach())
