@@ -21,7 +21,7 @@ from unmask_engine.state import DecodingState
 OnStep = Callable[[int, int, int], None]  # index of the request, steps done, steps planned
 
 
-@dataclass
+@dataclass(eq=False)
 class Running:
     """A request that the engine decodes, from `submit` until `step` has returned it."""
 

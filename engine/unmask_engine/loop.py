@@ -21,7 +21,7 @@ from unmask_engine.state import DecodingState, Plan
 log = logging.getLogger("unmask")
 
 
-@dataclass
+@dataclass(eq=False)
 class Job:
     """A request in the loop. It leaves when its state is done or `error` says why it cannot be."""
 

@@ -79,7 +79,7 @@ class Step:
     probability: float  # chance of each to be committed for `origin`, else BY_RANK
 
 
-@dataclass
+@dataclass(eq=False)
 class DecodingState:
     """`begin` moves the schedule on, `finish` brings a begun step's tokens. `ids` starts as the plan's canvas."""
 

@@ -8,22 +8,24 @@ from unmask_engine.models.backbone import packed_attention
 from unmask_engine.runner import TILE
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("inputs", "outputs"), [(256, 256), (256, 704), (704, 256), (256, 3597), (64, 176)])
-def test_rows_of_a_product_agree_for_every_multiple_of_the_tile(inputs: int, outputs: int) -> None:
+def test_rows_of_a_product_agree_for_every_multiple_of_the_tile(inputs: int, outputs: int, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
-    weight, bias = torch.randn(outputs, inputs, generator=generator), torch.randn(outputs, generator=generator)
-    rows = torch.randn(1024, inputs, generator=generator)
+    weight, bias, rows = (
+        torch.randn(*shape, generator=generator).to(dtype) for shape in ((outputs, inputs), (outputs,), (1024, inputs))
+    )
     whole = F.linear(rows, weight, bias)
     for count in (TILE, 2 * TILE, 5 * TILE, 7 * TILE, 1024 - TILE):
         for start in (0, 3, 1024 - count):
             assert torch.equal(F.linear(rows[start : start + count], weight, bias), whole[start : start + count])
 
 
-def test_attention_within_a_sequence_does_not_see_its_neighbours() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_within_a_sequence_does_not_see_its_neighbours(dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(1)
     lengths = [37, 100, 100, 8, 250]
-    q = torch.randn(sum(lengths), 4, 64, generator=generator)
-    k, v = (torch.randn(sum(lengths), 2, 64, generator=generator) for _ in range(2))
+    q, k, v = (torch.randn(sum(lengths), heads, 64, generator=generator).to(dtype) for heads in (4, 2, 2))
     packed = packed_attention(q, k, v, lengths, lengths)
     start = 0
     for length in lengths:

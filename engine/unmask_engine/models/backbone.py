@@ -2,6 +2,8 @@
 
 Source: reference/decoding.md "Model". RMSNorm before attention and before the gated SiLU MLP, rotary positions, biases
 on q, k and v only, and no attention mask of any kind. Sequences are packed end to end: `(T, hidden)` and lengths.
+
+Layers compute in the dtype of their weights; the sum that runs past them keeps the dtype of the embeddings.
 """
 
 from collections.abc import Sequence
@@ -154,6 +156,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, packing: Packing, wanted: Wanted | None = None) -> Tensor:
         """(T, hidden) -> (T, hidden), or (R, hidden) for the wanted rows."""
+        x = x.to(self.q_proj.weight.dtype)
         heads = (-1, self.head_dim)
         cos, sin = packing.cos, packing.sin
         k = _rotate(self.k_proj(x).unflatten(-1, heads), cos, sin)  # (T, kv_heads, D)
@@ -175,6 +178,7 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x.to(self.gate_proj.weight.dtype)
         out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
         return out
 
