@@ -53,8 +53,7 @@ class Commit:
             self.arrived.synchronize()
         columns = (self.position, self.tokens, self.confidence, self.is_committed)
         for state, *rows in zip(self.states, *(torch.split(c, self.sizes) for c in columns), strict=True):
-            position, token, confidence, chosen = rows
-            state.finish(position[chosen], token[chosen], confidence[chosen])
+            state.finish(*rows)
 
 
 class Batch:

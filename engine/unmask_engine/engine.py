@@ -6,13 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from unmask_engine.answer import Answer, split
 from unmask_engine.codecs.image_pixels import to_pixels
+from unmask_engine.codecs.speech_windows import SpeechStream
 from unmask_engine.deadline import shortened
 from unmask_engine.loaded import LoadedBundle
 from unmask_engine.loop import Job, Loop
+from unmask_engine.progress import Progress, progress
 from unmask_engine.prompt import Prepared, prepare
 from unmask_engine.request import AudioPart, Generation, GenerationRequest, ImagePart, Timings, Usage
 from unmask_engine.scheduler import Policy
@@ -27,6 +32,8 @@ class Running:
 
     prepared: Prepared
     job: Job
+    speech: SpeechStream | None  # where speech is asked for
+    spoken: list[Tensor] = field(default_factory=list)  # chunks so far
     started: float = field(default_factory=time.perf_counter)
     decode_ms: float = 0.0
 
@@ -74,10 +81,18 @@ class Engine:
         return replace(prepared, plan=shortened(prepared.plan, left_s, self._loop.expected_step_s(prepared.plan)))
 
     def submit(
-        self, prepared: Prepared, on_step: Callable[[DecodingState], None] | None = None, interactive: bool = False
+        self,
+        prepared: Prepared,
+        on_progress: Callable[[Progress], None] | None = None,
+        interactive: bool = False,
     ) -> Running:
-        """The request takes part from the next step on; `on_step` is called after each of its steps."""
-        running = Running(prepared, Job(DecodingState(prepared.plan), interactive, on_step))
+        """The request takes part from the next step on; `on_progress` is called after each of its steps."""
+        codec = self.bundle.speech_codec if "audio" in prepared.outputs else None
+        seed, rate = prepared.plan.settings.seed, self.bundle.audio_token_rate
+        speech = SpeechStream(codec, seed, rate) if codec is not None else None
+        running = Running(prepared, Job(DecodingState(prepared.plan), interactive), speech)
+        if on_progress is not None:
+            running.job.on_step = lambda state: on_progress(progress(self.bundle, prepared, state))
         if not running.state.is_done:  # a canvas without a mask is
             self._loop.add(running.job)
         self._running.append(running)
@@ -97,9 +112,23 @@ class Engine:
             self._running.remove(running)
         return left
 
+    @torch.inference_mode()
+    def speak(self, running: Running, codes: Sequence[int]) -> NDArray[np.float32]:
+        """The samples that become known by these first codes of a running request's speech; on any one thread."""
+        return self._spoken(running, codes, final=False)
+
+    @torch.inference_mode()
+    def draw(self, codes: Sequence[int]) -> ImagePart:
+        """The picture of so many image codes, committed or guessed; on any thread."""
+        codec = self.bundle.image_codec
+        assert codec is not None  # prepare
+        side = self.bundle.image_grid
+        image = torch.tensor(codes, dtype=torch.int64, device=self.bundle.device).view(1, side, side)
+        return ImagePart(to_pixels(codec.decode(image))[0])
+
     def answer(self, running: Running) -> Generation:
-        """Text, samples and pixels of a request that `step` or `cancel` took out."""
-        answer = self._answer(running.prepared, running.state, running.decode_ms)
+        """Text, samples and pixels of a request that `step` or `cancel` took out; on the thread of `speak`."""
+        answer = self._answer(running)
         self._media_s[answer.task] = answer.timings.media_ms / 1e3
         return answer
 
@@ -116,12 +145,9 @@ class Engine:
         prepared = [self.prepare(request) for request in requests]
         running: list[Running] = []
         for index, item in enumerate(prepared):
-
-            def note(state: DecodingState, index: int = index) -> None:
-                if on_step is not None:
-                    on_step(index, state.step, state.plan.steps)
-
-            running.append(self.submit(item, note))
+            running.append(self.submit(item))
+            if on_step is not None:
+                running[-1].job.on_step = _counted(on_step, index)
         while waiting := [r for r in running if r in self._running]:
             for r in waiting:
                 if cancelled is not None and cancelled(running.index(r)):
@@ -132,16 +158,17 @@ class Engine:
                 raise r.error
         return [self.answer(r) for r in running]
 
-    def _answer(self, prepared: Prepared, state: DecodingState, decode_ms: float) -> Generation:
+    def _answer(self, running: Running) -> Generation:
         started = time.perf_counter()
-        bundle, plan, outputs = self.bundle, prepared.plan, prepared.outputs
+        bundle, prepared, state = self.bundle, running.prepared, running.state
+        plan, outputs = prepared.plan, prepared.outputs
         ids = tuple(state.ids.tolist())
         if state.is_done and not plan.settings.reference_compat:  # after an early end nothing is left to say
             ids = tuple(bundle.vocabulary.pad if token == plan.mask else token for token in ids)
         answer = split(ids, bundle.vocabulary, prepared.preset.outputs, bundle.image_grid**2, plan.end_from)
         text = bundle.tokenizer.decode(answer.text).rstrip("\n") if "text" in outputs else None
-        audio = self._speak(answer, plan.settings.seed) if "audio" in outputs else None
-        image = self._draw(answer) if "image" in outputs and state.is_done else None
+        audio = self._whole_speech(running, answer) if "audio" in outputs else None
+        image = self.draw(answer.image) if "image" in outputs and state.is_done else None
         return Generation(
             task=prepared.preset.task,
             token_ids=ids,
@@ -157,20 +184,23 @@ class Engine:
                 steps=state.step,
                 forward_passes=state.step * (2 if plan.settings.guidance > 0 else 1),
             ),
-            timings=Timings(prepared.encode_ms, decode_ms, (time.perf_counter() - started) * 1e3),
+            timings=Timings(prepared.encode_ms, running.decode_ms, (time.perf_counter() - started) * 1e3),
         )
 
     @torch.inference_mode()
-    def _speak(self, answer: Answer, seed: int) -> AudioPart:
+    def _whole_speech(self, running: Running, answer: Answer) -> AudioPart:
         codec = self.bundle.speech_codec
         assert codec is not None  # prepare
-        samples = codec.decode(torch.tensor(answer.audio, dtype=torch.int64, device=self.bundle.device), seed)
-        return AudioPart(samples.float().cpu().numpy(), codec.sample_rate)
+        self._spoken(running, answer.audio, final=True)
+        return AudioPart(torch.cat(running.spoken).numpy(), codec.sample_rate)
 
-    @torch.inference_mode()
-    def _draw(self, answer: Answer) -> ImagePart:
-        codec = self.bundle.image_codec
-        assert codec is not None  # prepare
-        side = self.bundle.image_grid
-        codes = torch.tensor(answer.image, dtype=torch.int64, device=self.bundle.device).view(1, side, side)
-        return ImagePart(to_pixels(codec.decode(codes))[0])
+    def _spoken(self, running: Running, codes: Sequence[int], *, final: bool) -> NDArray[np.float32]:
+        assert running.speech is not None  # submit: audio is asked for
+        ids = torch.tensor(codes, dtype=torch.int64, device=self.bundle.device)
+        samples = running.speech.feed(ids, final=final)
+        running.spoken.append(samples)
+        return samples.numpy()
+
+
+def _counted(on_step: OnStep, index: int) -> Callable[[DecodingState], None]:
+    return lambda state: on_step(index, state.step, state.plan.steps)

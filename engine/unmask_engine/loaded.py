@@ -81,6 +81,7 @@ class LoadedBundle:
     image_input_size: int = 512  # pixels a side
     image_grid: int = 16  # tokens a side of a drawn image
     audio_input_rate: int = 16000  # Hz
+    audio_token_rate: float = 12.5  # speech codes a second
 
     @classmethod
     def load(cls, path_or_name: str | Path, device: torch.device | str = "cpu") -> "LoadedBundle":
@@ -110,6 +111,7 @@ class LoadedBundle:
             image_input_size=bundle.media.image_input_size,
             image_grid=bundle.media.image_output_size // (image_codec.config.factor if image_codec else 16),
             audio_input_rate=bundle.media.audio_input_rate,
+            audio_token_rate=bundle.media.audio_token_rate,
         )
 
 

@@ -87,6 +87,8 @@ class DecodingState:
     ids: Tensor = field(init=False)  # (N,) int64
     confidence: Tensor = field(init=False)  # (N,) float32, as scored when committed; NaN where nothing was committed
     committed_in: Tensor = field(init=False)  # (N,) int64, the step that committed a position; -1 where none has
+    guesses: Tensor = field(init=False)  # (N,) int64, what the last step said where it committed nothing; else MASK
+    guess_confidence: Tensor = field(init=False)  # (N,) float32
     step: int = field(init=False, default=0)  # steps finished
     begun: int = field(init=False, default=0)  # steps begun
     _block: int = field(init=False, default=0)
@@ -97,6 +99,8 @@ class DecodingState:
         self.ids = self.plan.canvas.clone()
         self.confidence = torch.full(self.ids.shape, torch.nan)
         self.committed_in = torch.full_like(self.ids, -1)
+        self.guesses = torch.full_like(self.ids, self.plan.mask)
+        self.guess_confidence = torch.full(self.ids.shape, torch.nan)
         self._masked = self.plan.masked_per_block(self.ids)
         self._skip_finished_blocks()
 
@@ -154,16 +158,20 @@ class DecodingState:
             self._masked[self._block] -= count
             self._skip_finished_blocks()
 
-    def finish(self, positions: Tensor, tokens: Tensor, confidence: Tensor) -> None:
-        """The oldest begun step committed tokens (k,) with their confidence (k,) at positions (k,).
+    def finish(self, positions: Tensor, tokens: Tensor, confidence: Tensor, is_committed: Tensor) -> None:
+        """The oldest begun step has run: its open positions (R,), their tokens and confidence, which are committed.
 
         What arrives after the end of the answer is dropped.
         """
         if self.has_ended:
             return
-        self.ids[positions] = tokens
-        self.confidence[positions] = confidence
-        self.committed_in[positions] = self.step
+        self.guesses.fill_(self.plan.mask)
+        self.guesses[positions] = torch.where(is_committed, self.plan.mask, tokens)
+        self.guess_confidence[positions] = confidence
+        committed = positions[is_committed]
+        self.ids[committed] = tokens[is_committed]
+        self.confidence[committed] = confidence[is_committed]
+        self.committed_in[committed] = self.step
         self.step += 1
         if self._is_unforeseeable:
             self._masked = self.plan.masked_per_block(self.ids)

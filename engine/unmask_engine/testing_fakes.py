@@ -155,7 +155,7 @@ class FakeImageCodec:
 class FakeSpeechCodec:
     """Ten samples a code, their level the code's."""
 
-    sample_rate = 1000
+    sample_rate = 125
 
     def decode(self, ids: Tensor, seed: int) -> Tensor:
         return (ids.float() / NUM_AUDIO_CODES).repeat_interleave(10)

@@ -5,6 +5,7 @@ from typing import Final
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from unmask_kernels.ordered import row_sum
 
@@ -20,8 +21,8 @@ def top_probability(probs: Tensor, chosen: Tensor) -> Tensor:
 
 
 def top_two_margin(probs: Tensor, chosen: Tensor) -> Tensor:
-    """Largest less second largest probability."""
-    first, second = torch.topk(probs, 2, dim=1).values.unbind(dim=1)
+    """Largest less second largest probability; a single candidate has 0 beside it."""
+    first, second = torch.topk(F.pad(probs, (0, 1)), 2, dim=1).values.unbind(dim=1)
     return first - second
 
 

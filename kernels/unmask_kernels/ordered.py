@@ -5,20 +5,25 @@ row is folded onto itself, right half onto left half, as if it were padded with 
 fixed, zeros appended to a row change nothing, and a Triton block can add in the same order.
 """
 
-import torch
-from torch import Tensor
+from torch import Tensor, exp
 
 
 def row_sum(values: Tensor) -> Tensor:
     """Sum over the last dimension: (..., W) -> (...)."""
-    while values.shape[-1] > 1:
-        half = 1 << (values.shape[-1] - 1).bit_length() - 1  # largest power of two below W
-        tail = values.shape[-1] - half
-        values = torch.cat([values[..., :tail] + values[..., half:], values[..., tail:half]], dim=-1)
+    return row_sum_(values.clone())
+
+
+def row_sum_(values: Tensor) -> Tensor:
+    """`row_sum` without a copy: it overwrites `values`, and the sums are a view of them."""
+    width = values.shape[-1]
+    while width > 1:
+        half = 1 << (width - 1).bit_length() - 1  # largest power of two below the width
+        values[..., : width - half] += values[..., half:width]
+        width = half
     return values[..., 0]
 
 
 def row_softmax(logits: Tensor) -> Tensor:
     """Softmax over the last dimension with `row_sum` as its sum; -inf becomes 0. (R, W) -> (R, W)."""
-    weights = torch.exp(logits - logits.amax(dim=-1, keepdim=True))
+    weights = exp(logits - logits.amax(dim=-1, keepdim=True))
     return weights / row_sum(weights).unsqueeze(-1)

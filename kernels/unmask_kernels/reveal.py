@@ -1,6 +1,8 @@
 """Which of the sampled rows are committed. Source: decoding.md, One step, 8."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final, Literal
 
 import torch
 from torch import Tensor
@@ -21,13 +23,20 @@ class RevealParams:
     probability: Tensor  # (R,) float32, chance of each row to be committed for `origin`, else BY_RANK
 
 
-def reveal(confidence: Tensor, params: RevealParams) -> Tensor:
+Implementation = Literal["reference", "triton"]
+
+
+def reveal(confidence: Tensor, params: RevealParams, *, impl: Implementation = "reference") -> Tensor:
     """The rows to commit: confidence (R,) -> (R,) bool.
 
     The `counts` most confident rows of each request, equal confidence in the order of the positions. With an algorithm
     temperature they are drawn from softmax(confidence / temperature) without replacement instead (Gumbel top-k).
     Rows of `origin` are committed each with its own probability.
     """
+    return _IMPLEMENTATIONS[impl](confidence, params)
+
+
+def _reveal_reference(confidence: Tensor, params: RevealParams) -> Tensor:
     is_drawn = params.temperature > 0
     noisy = confidence / torch.where(is_drawn, params.temperature, 1) + gumbel(params.uniform)
     scores = torch.where(is_drawn, noisy, confidence)
@@ -39,3 +48,15 @@ def reveal(confidence: Tensor, params: RevealParams) -> Tensor:
     rank[order] = torch.arange(len(order), device=order.device) - starts[params.request]
     by_rank = rank < params.counts[params.request]
     return torch.where(params.probability == BY_RANK, by_rank, params.uniform < params.probability)
+
+
+def _reveal_triton(confidence: Tensor, params: RevealParams) -> Tensor:
+    from unmask_kernels.triton_reveal import reveal_triton
+
+    return reveal_triton(confidence, params)
+
+
+_IMPLEMENTATIONS: Final[Mapping[Implementation, Callable[[Tensor, RevealParams], Tensor]]] = {
+    "reference": _reveal_reference,
+    "triton": _reveal_triton,
+}

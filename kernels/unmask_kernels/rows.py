@@ -32,7 +32,7 @@ class RowParams:
     def __len__(self) -> int:
         return self.algorithm.shape[0]
 
-    def select(self, rows: Tensor) -> "RowParams":
+    def select(self, rows: Tensor | slice) -> "RowParams":
         """The given rows; `request` goes on pointing into the same `seen`."""
         picked = {field.name: getattr(self, field.name)[rows] for field in fields(self) if field.name != "seen"}
         return replace(self, **picked)

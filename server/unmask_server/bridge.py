@@ -1,21 +1,26 @@
-"""The one place where the event loop meets the engine: requests in, one thread that steps, futures out.
+"""The one place where the event loop meets the engine: requests in, one thread that steps, events out.
 
 Requests join the running ones before any step and leave after any; tokens become media on a second thread, so that
 nobody waits for somebody else's picture.
 """
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from unmask_engine.preset import Preset
-from unmask_engine.request import Generation, GenerationRequest
+from unmask_engine.progress import Progress
+from unmask_engine.request import Generation, GenerationRequest, ImagePart
 from unmask_server.errors import ServerError
 from unmask_server.settings import Settings
 
@@ -50,7 +55,9 @@ class GenerationEngine(Protocol):
     def prepare(self, request: GenerationRequest, waited_ms: float = 0.0) -> Any:
         """Raises RequestError for a request that cannot be decoded."""
 
-    def submit(self, prepared: Any) -> Any:
+    def submit(
+        self, prepared: Any, on_progress: Callable[[Progress], None] | None = None, interactive: bool = False
+    ) -> Any:
         """What `prepare` returned takes part from the next step on; -> Running."""
 
     def cancel(self, running: Any) -> None:
@@ -59,23 +66,76 @@ class GenerationEngine(Protocol):
     def step(self) -> Sequence[Any]:
         """Decodes one step; the Running that are finished by it or have failed."""
 
+    def speak(self, running: Any, codes: Sequence[int]) -> NDArray[np.float32]:
+        """The samples that become known by these first codes of a Running's speech; on the media thread."""
+
+    def draw(self, codes: Sequence[int]) -> ImagePart:
+        """The picture of image codes; on the media thread."""
+
     def answer(self, running: Any) -> Generation:
-        """The media of a Running that has left; on any thread."""
+        """The media of a Running that has left; on the media thread."""
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """The request is in the engine: whatever could be wrong with it is not."""
+
+    queue_ms: float
+
+
+@dataclass(frozen=True)
+class Queued:
+    """All places are taken; so many requests go first."""
+
+    position: int
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """The next samples of the answer's speech."""
+
+    samples: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The picture as it looked after a step."""
+
+    step: int
+    image: ImagePart
 
 
 @dataclass(frozen=True)
 class Finished:
+    """The answer; the last event. Its speech is whole, what was spoken before included."""
+
     generation: Generation
     queue_ms: float
+
+
+Event = Queued | Admitted | Progress | Spoken | Preview | Finished
+
+
+@dataclass(frozen=True)
+class Wants:
+    """What a caller follows while the answer is made, besides the answer."""
+
+    progress: bool = False
+    speech: bool = False
+    preview_every: int = 0  # steps; 0 draws no previews
 
 
 @dataclass(eq=False)
 class _Job:
     request: GenerationRequest
-    future: Future[Finished] = field(default_factory=Future)
+    wants: Wants
+    interactive: bool
+    tell: Callable[[Event | Exception], None]  # on any thread
     enqueued: float = field(default_factory=time.perf_counter)
     queue_ms: float = 0.0
     running: Any = None
+    is_drawing: bool = False  # a preview is under way
+    num_codes: int = 0  # speech codes given to the codec
     abandoned: bool = False  # nobody waits for the answer any more
 
 
@@ -108,19 +168,40 @@ class EngineThread:
         with self._changed:
             self._state = "stopped"
             for job in self._waiting:
-                if job.future.set_running_or_notify_cancel():
-                    job.future.set_exception(self._unavailable())
+                job.tell(self._unavailable())
             self._waiting.clear()
             self._changed.notify_all()
         self._thread.join(STOP_S)
         self._media.shutdown(wait=False, cancel_futures=True)
 
-    async def generate(self, request: GenerationRequest) -> Finished:
+    async def generate(self, request: GenerationRequest, interactive: bool = False) -> Finished:
         """Waits for a turn and the answer. Cancelling the wait frees the request's place or its rows."""
-        job = _Job(request)
-        self._enqueue(job)
+        async for event in self.stream(request, Wants(), interactive):
+            if isinstance(event, Finished):
+                return event
+        raise self._unavailable()
+
+    async def stream(self, request: GenerationRequest, wants: Wants, interactive: bool = False) -> AsyncIterator[Event]:
+        """The request's events, Finished last; raises what went wrong. Closing it frees the place or the rows.
+
+        Nothing is lost to a slow reader but previews.
+        """
+        loop, events = asyncio.get_running_loop(), asyncio.Queue[Event | Exception]()
+
+        def tell(event: Event | Exception) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is gone: so is the reader
+                loop.call_soon_threadsafe(events.put_nowait, event)
+
+        job = _Job(request, wants, interactive, tell)
         try:
-            return await asyncio.wrap_future(job.future)
+            self._enqueue(job)
+            while True:
+                event = await events.get()
+                if isinstance(event, Exception):
+                    raise event
+                yield event
+                if isinstance(event, Finished):
+                    return
         finally:
             job.abandoned = True
 
@@ -132,6 +213,8 @@ class EngineThread:
             if waiting >= self._settings.max_waiting:
                 message = f"{waiting} requests are waiting, as many as this server queues; try again later."
                 raise ServerError(503, message, "overloaded", self._retry_after)
+            if waiting or len(self._active) >= self._settings.max_batch:
+                job.tell(Queued(waiting + 1))
             self._waiting.append(job)
             self._changed.notify()
 
@@ -151,7 +234,7 @@ class EngineThread:
             self._cancel_abandoned(engine)
             self._step(engine)
         for job in self._active:
-            job.future.set_exception(self._unavailable())
+            job.tell(self._unavailable())
 
     def _arrivals(self) -> list[_Job]:
         """Who joins now; blocks while there is nothing to do."""
@@ -159,22 +242,55 @@ class EngineThread:
             self._changed.wait_for(lambda: self._active or self._waiting or self._state == "stopped")
             room = self._settings.max_batch - len(self._active)
             jobs = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
-        return [job for job in jobs if job.future.set_running_or_notify_cancel()]
+        return [job for job in jobs if not job.abandoned]
 
     def _join(self, engine: GenerationEngine, job: _Job) -> None:
         job.queue_ms = 1000 * (time.perf_counter() - job.enqueued)
+        follows = job.wants != Wants()
         try:
-            job.running = engine.submit(engine.prepare(job.request, job.queue_ms))
+            prepared = engine.prepare(job.request, job.queue_ms)
+            note = (lambda progress: self._note(engine, job, progress)) if follows else None
+            job.running = engine.submit(prepared, note, job.interactive)
         except Exception as error:
-            job.future.set_exception(error)
+            job.tell(error)
         else:
             self._active.append(job)
+            job.tell(Admitted(job.queue_ms))
+
+    def _note(self, engine: GenerationEngine, job: _Job, progress: Progress) -> None:
+        """After each step of a job that somebody follows."""
+        if job.wants.progress:
+            job.tell(progress)
+        if job.wants.speech and len(progress.audio) > job.num_codes:
+            job.num_codes = len(progress.audio)
+            self._media.submit(self._speak, engine, job, progress.audio)
+        every = job.wants.preview_every
+        if every and progress.image and progress.step % every == 0 and not job.is_drawing:
+            job.is_drawing = True
+            self._media.submit(self._draw, engine, job, progress)
+
+    def _speak(self, engine: GenerationEngine, job: _Job, codes: Sequence[int]) -> None:
+        try:
+            samples = engine.speak(job.running, codes)
+        except Exception as error:
+            job.tell(error)
+            return
+        if len(samples):
+            job.tell(Spoken(samples))
+
+    def _draw(self, engine: GenerationEngine, job: _Job, progress: Progress) -> None:
+        try:
+            if not job.abandoned:
+                job.tell(Preview(progress.step, engine.draw(progress.image)))
+        except Exception as error:  # the picture itself may still succeed
+            log.warning("a preview failed: %r", error)
+        finally:
+            job.is_drawing = False
 
     def _cancel_abandoned(self, engine: GenerationEngine) -> None:
         for job in [job for job in self._active if job.abandoned]:
             engine.cancel(job.running)
             self._active.remove(job)
-            job.future.set_exception(self._unavailable())  # nobody looks
 
     def _step(self, engine: GenerationEngine) -> None:
         try:
@@ -183,7 +299,7 @@ class EngineThread:
             log.exception("a step failed")
             for job in self._active:
                 engine.cancel(job.running)
-                job.future.set_exception(error)
+                job.tell(error)
             self._active.clear()
             return
         for running in left:
@@ -196,9 +312,9 @@ class EngineThread:
             if job.running.error is not None:
                 raise job.running.error
             if not job.abandoned:
-                job.future.set_result(Finished(engine.answer(job.running), job.queue_ms))
+                job.tell(Finished(engine.answer(job.running), job.queue_ms))
         except Exception as error:
-            job.future.set_exception(error)
+            job.tell(error)
 
     @property
     def _retry_after(self) -> dict[str, str]:

@@ -59,7 +59,7 @@ def test_a_spoken_answer() -> None:
     (found,) = answering(ids, 128).generate([GenerationRequest((AUDIO, IMAGE), ("text", "audio"))])
     assert found.text == "yes"
     assert found.audio is not None
-    assert found.audio.sample_rate == 1000
+    assert found.audio.sample_rate == 125
     assert np.allclose(found.audio.samples, np.repeat(np.arange(40) % 32 / 32, 10))
     assert found.usage.input_tokens["image"] == 16
 

@@ -3,7 +3,7 @@
 import io
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -12,8 +12,10 @@ import httpx
 import numpy as np
 import pytest
 import uvicorn
+from numpy.typing import NDArray
 
 from unmask_engine.media import write_audio, write_image
+from unmask_engine.progress import Progress, Tokens
 from unmask_engine.request import (
     AudioPart,
     Generation,
@@ -28,11 +30,13 @@ from unmask_server.app import create_app
 from unmask_server.settings import Settings
 
 WAIT_S = 10.0
+TONE = np.sin(np.arange(2205) / 20, dtype=np.float32) / 2
 
 
 @dataclass(eq=False)
 class FakeRunning:
     request: GenerationRequest
+    on_progress: Callable[[Progress], None] | None = None
     error: Exception | None = None
     steps: int = 0
 
@@ -58,9 +62,14 @@ class FakeEngine:
             raise RequestError(f"unknown task {request.task!r}; there are: t2i, vqa", param="task", code="task_unknown")
         return request
 
-    def submit(self, prepared: GenerationRequest) -> FakeRunning:
+    def submit(
+        self,
+        prepared: GenerationRequest,
+        on_progress: Callable[[Progress], None] | None = None,
+        interactive: bool = False,
+    ) -> FakeRunning:
         self.requests.append(prepared)
-        self.running.append(FakeRunning(prepared))
+        self.running.append(FakeRunning(prepared, on_progress))
         return self.running[-1]
 
     def cancel(self, running: FakeRunning) -> None:
@@ -72,6 +81,8 @@ class FakeEngine:
         self.together.append(len(self.running))
         for running in self.running:
             running.steps += 1
+            if running.on_progress is not None:
+                running.on_progress(_progress(running))
             if TextPart("crash") in running.request.parts:
                 running.error = RuntimeError("secret detail of a crash")
             if TextPart("crash everything") in running.request.parts:
@@ -80,15 +91,30 @@ class FakeEngine:
         self.running = [r for r in self.running if r not in left]
         return left
 
+    def speak(self, running: FakeRunning, codes: Sequence[int]) -> NDArray[np.float32]:
+        return TONE[:1000] if len(codes) == 1 else TONE[1000:1500]
+
+    def draw(self, codes: Sequence[int]) -> ImagePart:
+        return ImagePart(np.full((16, 24, 3), codes[0], np.uint8))
+
     def answer(self, running: FakeRunning) -> Generation:
         if TextPart("crash in the codec") in running.request.parts:
             raise RuntimeError("secret detail of a crash")
         return _answer(running.request)
 
 
+def _progress(running: FakeRunning) -> Progress:
+    """Half of the words and of the speech after the first step, all but the last ones after the second."""
+    step = min(running.steps, 2)
+    words = " ".join(part.text for part in running.request.parts if isinstance(part, TextPart)).split()
+    commits = Tokens((step - 1,), (step,), (-0.5,))
+    text = " ".join(words[: len(words) * step // 3])
+    return Progress(step, 2, step, 3, commits, Tokens((2,), (9,), (-1.0,)), text, (7,) * step, (step,) * 4)
+
+
 def _answer(request: GenerationRequest) -> Generation:
     texts = [part.text for part in request.parts if isinstance(part, TextPart)]
-    tone = np.sin(np.arange(2205) / 20, dtype=np.float32) / 2
+    tone = TONE
     return Generation(
         task="fake",
         token_ids=(1, 2, 3),

@@ -1,0 +1,67 @@
+"""What there is of an answer while it is decoded. Committed tokens are final, so text and speech only ever grow."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from unmask_engine.answer import split
+from unmask_engine.loaded import LoadedBundle
+from unmask_engine.prompt import Prepared
+from unmask_engine.state import DecodingState
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Canvas positions with their ids and confidence."""
+
+    positions: tuple[int, ...]
+    ids: tuple[int, ...]
+    confidence: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Progress:
+    step: int  # done
+    steps: int  # planned; an early end may need fewer
+    committed: int  # canvas positions, pins included
+    total: int
+    commits: Tokens  # of this step
+    guesses: Tokens  # what else the model would have said in it
+    text: str | None  # of the first committed positions, whole words
+    audio: tuple[int, ...]  # speech codes of the first committed positions
+    image: tuple[int, ...]  # image codes, guessed where nothing is committed
+
+
+def progress(bundle: LoadedBundle, prepared: Prepared, state: DecodingState) -> Progress:
+    """After a finished step of `state`."""
+    plan, preset = prepared.plan, prepared.preset
+    grid = bundle.image_grid**2
+    answer = split(state.ids.tolist(), bundle.vocabulary, preset.outputs, grid, plan.end_from)
+    image: tuple[int, ...] = ()
+    if "image" in preset.outputs:
+        seen = state.ids.where(~state.masked, state.guesses)
+        image = split(seen.tolist(), bundle.vocabulary, preset.outputs, grid, plan.end_from).image
+    new = (state.committed_in == state.step - 1).nonzero().flatten()
+    guessed = (state.masked & (state.guesses != plan.mask)).nonzero().flatten()
+    return Progress(
+        step=state.step,
+        steps=plan.steps,
+        committed=int((~state.masked).sum()),
+        total=len(state.ids),
+        commits=_tokens(new, state.ids, state.confidence),
+        guesses=_tokens(guessed, state.guesses, state.guess_confidence),
+        text=whole_words(bundle.tokenizer.decode(answer.text)) if "text" in preset.outputs else None,
+        audio=answer.audio,
+        image=image,
+    )
+
+
+def whole_words(text: str) -> str:
+    """The text up to its last white space, which may still turn out to be the end; no half characters."""
+    text = text.rstrip("\ufffd")
+    words = text.rsplit(maxsplit=1) if text and not text[-1].isspace() else [text, ""]
+    return words[0].rstrip() if len(words) == 2 else ""
+
+
+def _tokens(positions: Tensor, ids: Tensor, confidence: Tensor) -> Tokens:
+    return Tokens(tuple(positions.tolist()), tuple(ids[positions].tolist()), tuple(confidence[positions].tolist()))
