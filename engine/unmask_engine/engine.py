@@ -17,9 +17,9 @@ from unmask_engine.codecs.speech_windows import SpeechStream
 from unmask_engine.deadline import shortened
 from unmask_engine.loaded import LoadedBundle
 from unmask_engine.loop import Job, Loop
-from unmask_engine.progress import Progress, progress
+from unmask_engine.progress import progress
 from unmask_engine.prompt import Prepared, prepare
-from unmask_engine.request import AudioPart, Generation, GenerationRequest, ImagePart, Timings, Usage
+from unmask_engine.request import AudioPart, Generation, GenerationRequest, ImagePart, Progress, Timings, Usage
 from unmask_engine.scheduler import Policy
 from unmask_engine.state import DecodingState
 

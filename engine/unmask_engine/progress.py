@@ -1,35 +1,12 @@
 """What there is of an answer while it is decoded. Committed tokens are final, so text and speech only ever grow."""
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from unmask_engine.answer import split
 from unmask_engine.loaded import LoadedBundle
 from unmask_engine.prompt import Prepared
+from unmask_engine.request import Progress, Tokens
 from unmask_engine.state import DecodingState
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """Canvas positions with their ids and confidence."""
-
-    positions: tuple[int, ...]
-    ids: tuple[int, ...]
-    confidence: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Progress:
-    step: int  # done
-    steps: int  # planned; an early end may need fewer
-    committed: int  # canvas positions, pins included
-    total: int
-    commits: Tokens  # of this step
-    guesses: Tokens  # what else the model would have said in it
-    text: str | None  # of the first committed positions, whole words
-    audio: tuple[int, ...]  # speech codes of the first committed positions
-    image: tuple[int, ...]  # image codes, guessed where nothing is committed
 
 
 def progress(bundle: LoadedBundle, prepared: Prepared, state: DecodingState) -> Progress:

@@ -92,6 +92,30 @@ class Generation:
     cancelled: bool = False  # stopped by its caller: what is there may be incomplete, an image is left out
 
 
+@dataclass(frozen=True)
+class Tokens:
+    """Canvas positions with their ids and confidence."""
+
+    positions: tuple[int, ...]
+    ids: tuple[int, ...]
+    confidence: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What there is of an answer after a step. Committed tokens are final, so text and speech only ever grow."""
+
+    step: int  # done
+    steps: int  # planned; an early end may need fewer
+    committed: int  # canvas positions, pins included
+    total: int
+    commits: Tokens  # of this step
+    guesses: Tokens  # what else the model would have said in it
+    text: str | None  # of the first committed positions, whole words
+    audio: tuple[int, ...]  # speech codes of the first committed positions
+    image: tuple[int, ...]  # image codes, guessed where nothing is committed
+
+
 class RequestError(ValueError):
     """A caller's mistake: what is wrong and what is allowed, safe to show.
 

@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmask_engine.preset import Preset
-from unmask_engine.progress import Progress
-from unmask_engine.request import Generation, GenerationRequest, ImagePart
+from unmask_engine.request import Generation, GenerationRequest, ImagePart, Progress
 from unmask_server.errors import ServerError
 from unmask_server.settings import Settings
 

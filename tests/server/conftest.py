@@ -15,15 +15,16 @@ import uvicorn
 from numpy.typing import NDArray
 
 from unmask_engine.media import write_audio, write_image
-from unmask_engine.progress import Progress, Tokens
 from unmask_engine.request import (
     AudioPart,
     Generation,
     GenerationRequest,
     ImagePart,
+    Progress,
     RequestError,
     TextPart,
     Timings,
+    Tokens,
     Usage,
 )
 from unmask_server.app import create_app
