@@ -31,6 +31,7 @@ test-gpu: install
 
 bench: install
 	$(BIN)/python benchmarks/bench_mini.py
+	$(BIN)/python benchmarks/bench_engine.py
 
 serve: install
 	$(BIN)/unmask serve

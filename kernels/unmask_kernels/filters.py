@@ -40,7 +40,9 @@ def drop(values: Tensor, mass: Tensor, top_p: Tensor, top_k: Tensor) -> Tensor:
     `mass` (R,) is the sum of exp(logit - best logit) over the whole row. Both filters keep a prefix; it is that of the
     whole row if its last value is above the last of `values`.
     """
-    before = torch.cumsum(torch.exp(values - values[:, :1]) / mass.unsqueeze(1), dim=1).roll(1, dims=1)
+    shares = torch.exp(values - values[:, :1]) / mass.unsqueeze(1)
+    # Summed in float64, in which the order of a device's scan cannot be seen in the float32 result.
+    before = torch.cumsum(shares, dim=1, dtype=torch.float64).float().roll(1, dims=1)
     before[:, 0] = 0
     in_nucleus = (before <= top_p.unsqueeze(1)) | ~has_top_p(top_p).unsqueeze(1)
     width = values.shape[1]

@@ -1,0 +1,32 @@
+"""The interpreter takes what the compiler refuses; so each kernel is compiled as well, on any machine."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+KERNELS = {
+    "triton_candidates": ["_scan_kernel", "_groups_kernel", "_candidates_kernel", "_sort_kernel"],
+    "triton_sample": ["_finish_kernel"],
+    "triton_whole": ["_scan_kernel", "_entropy_kernel"],
+    "triton_reveal": ["_score_kernel", "_rank_kernel"],
+}
+
+
+def test_every_kernel_compiles_for_cuda(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment |= {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "TRITON_CACHE_DIR": str(tmp_path)}
+    script = Path(__file__).with_name("compile_kernels.py")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    compiled = {line.split()[0] for line in done.stdout.splitlines()}
+    assert compiled == {f"unmask_kernels.{file}.{kernel}" for file, kernels in KERNELS.items() for kernel in kernels}
+
+
+def test_triton_is_imported_only_when_asked_for() -> None:
+    script = "import sys, unmask_kernels.sample, unmask_kernels.reveal; sys.exit('triton' in sys.modules)"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment)
