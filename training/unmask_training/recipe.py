@@ -28,6 +28,7 @@ from unmask_engine.models.speech_encoder import SpeechEncoder
 from unmask_engine.models.speech_frontend import SpeechFrontend
 from unmask_training import (
     align_speech,
+    fit_speech,
     parallel,
     publish,
     train_backbone,
@@ -78,13 +79,16 @@ def make_image_codec(work: Path, config: Config) -> None:
     torch.save(publish.rounded(model).state_dict(), work / "image_codec.pt")
 
 
-def make_speech_codec(work: Path, config: Config) -> None:
+def speaking_corpora(work: Path) -> tuple[Corpus, Corpus]:
+    """The speaking voice at its own rate and at 16 kHz."""
     corpus = Corpus.load(work / "speaking")
     waves = [(soxr.resample(r, corpus.sample_rate, 16_000) * 32767).astype(np.int16) for r in corpus.recordings()]
-    wide = Corpus(corpus.said, np.concatenate(waves), np.cumsum([len(w) for w in waves]), 16_000)
-    model = train_speech_codec.train(
-        work / "speech_codec", config["speech_codec"]["minutes"], corpus, wide, config["seed"]
-    )
+    return corpus, Corpus(corpus.said, np.concatenate(waves), np.cumsum([len(w) for w in waves]), 16_000)
+
+
+def make_speech_codec(work: Path, config: Config) -> None:
+    minutes = config["speech_codec"]["minutes"]
+    model = train_speech_codec.train(work / "speech_codec", minutes, *speaking_corpora(work), config["seed"])
     torch.save(publish.rounded(model).state_dict(), work / "speech_codec.pt")
 
 
@@ -102,6 +106,16 @@ def make_vocoder(work: Path, config: Config) -> None:
         work / "vocoder", config["vocoder"]["minutes"], Corpus.load(work / "speaking"), config["seed"]
     )
     torch.save(publish.rounded(model).state_dict(), work / "vocoder.pt")
+
+
+def make_speech_out(work: Path, config: Config) -> None:
+    vocoder = Vocoder(train_vocoder.CONFIG)
+    vocoder.load_state_dict(torch.load(work / "vocoder.pt", weights_only=True))
+    minutes = config["speech_out"]["minutes"]
+    model = fit_speech.train(
+        work / "speech_out", minutes, speech_codec(work), vocoder, *speaking_corpora(work), config["seed"]
+    )
+    torch.save(publish.rounded(model).state_dict(), work / "speech_out.pt")
 
 
 def image_tokenizer(work: Path) -> ImageTokenizer:
@@ -211,14 +225,14 @@ def make_bundle(work: Path, config: Config, out: Path | None = None) -> Path:
     sizes = backbone_config(config, tokenizer.get_vocab_size())
     model = OmniModel(sizes, train_ears.CONFIG)
     model.load_state_dict(torch.load(work / "backbone.pt", weights_only=True))
-    vocoder = Vocoder(train_vocoder.CONFIG)
-    vocoder.load_state_dict(torch.load(work / "vocoder.pt", weights_only=True))
     codec = speech_codec(work)
+    speech_out = fit_speech.SpeechOut(codec.flow, Vocoder(train_vocoder.CONFIG))
+    speech_out.load_state_dict(torch.load(work / "speech_out.pt", weights_only=True))
     publish.write_weights(model, out / "backbone.safetensors")
     publish.write_weights(image_tokenizer(work), out / "image_tokenizer.safetensors")
-    publish.write_weights(publish.served_flow(codec.flow), out / "speech_flow.safetensors")
+    publish.write_weights(publish.served_flow(speech_out.flow), out / "speech_flow.safetensors")
     publish.write_weights(codec.tokenizer, out / "speech_tokenizer.safetensors")
-    publish.write_weights(vocoder, out / "vocoder.safetensors")
+    publish.write_weights(speech_out.vocoder, out / "vocoder.safetensors")
     (out / "tokenizer.json").write_bytes((work / "tokenizer.json").read_bytes())
     (out / "am.mvn").write_bytes((work / "am.mvn").read_bytes())
     publish.write_description(out, sizes)
@@ -240,6 +254,7 @@ PARTS: Mapping[str, tuple[str, Callable[[Path, Config], object]]] = {
     "speech_codec": ("speech_codec.pt", make_speech_codec),
     "ears": ("ears.pt", make_ears),
     "vocoder": ("vocoder.pt", make_vocoder),
+    "speech_out": ("speech_out.pt", make_speech_out),
     "pictures": ("pictures.npz", make_pictures),
     "speech_rows": ("speech_rows.npz", make_speech_rows),
     "backbone": ("backbone.pt", make_backbone),

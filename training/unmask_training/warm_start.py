@@ -44,6 +44,8 @@ def warm_start(bundle: Path, work: Path) -> None:
     codec.flow.load_state_dict(stored("speech_flow"), strict=False)
     codec.codebook.copy_(codec.tokenizer.codebook.weight.detach())
     save(codec.state_dict(), "speech_codec.pt")
+    speech_out = {f"flow.{name}": t for name, t in codec.flow.state_dict().items()}
+    save(speech_out | {f"vocoder.{name}": t for name, t in stored("vocoder").items()}, "speech_out.pt")
 
 
 if __name__ == "__main__":
