@@ -7,8 +7,9 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
+from unmask_training.masking import PAD_RATIO, hide
 from unmask_training.sequences import SPOKEN_CANVAS, SPOKEN_MARK, Sample, Writer
-from unmask_training.train_backbone import PAD_RATIO, Batch, collate, mask_answers
+from unmask_training.train_backbone import Batch, collate
 from unmask_training.vocabulary import AUDIO_CODES, IMAGE_CODES, TEXT_TOKENS, build_tokenizer
 
 
@@ -52,7 +53,7 @@ def _batch(count: int, answer: int, pads: int) -> Batch:
 
 def test_one_ratio_a_sample_and_attenuated_pads() -> None:
     batch = _batch(4000, answer=40, pads=40)
-    hidden = mask_answers(batch, torch.Generator().manual_seed(0))
+    hidden = hide(batch.answer, batch.pads, torch.Generator().manual_seed(0))
     assert not hidden[:, :5].any()
     ratio = hidden[:, 5:45].float().mean(1)
     pad_ratio = hidden[:, 45:].float().mean(1)
@@ -64,7 +65,8 @@ def test_one_ratio_a_sample_and_attenuated_pads() -> None:
 
 
 def test_every_sample_has_something_to_learn() -> None:
-    hidden = mask_answers(_batch(500, answer=1, pads=1), torch.Generator().manual_seed(1))
+    batch = _batch(500, answer=1, pads=1)
+    hidden = hide(batch.answer, batch.pads, torch.Generator().manual_seed(1))
     assert hidden.any(1).all()
 
 

@@ -17,7 +17,7 @@ from unmask_training.loop import Schedule, Training
 from unmask_training.pools import Pools, scenes
 from unmask_training.sequences import Writer
 from unmask_training.shared_bits import SharedBits
-from unmask_training.train_backbone import BatchStream, Stage, initialise, masked_loss, train_stage
+from unmask_training.train_backbone import BatchStream, Learner, Stage, initialise, masked_loss, train_stage
 from unmask_training.vocabulary import build_tokenizer
 from unmask_training.world import free_scene
 
@@ -54,12 +54,12 @@ def pools(tmp_path_factory: pytest.TempPathFactory) -> Pools:
 
 
 @pytest.fixture
-def model(pools: Pools) -> SharedBits:
+def model(pools: Pools) -> Learner:
     torch.manual_seed(0)
     speech = SpeechEncoderConfig(size=32, num_heads=2, ffn_size=32, num_layers=2, num_tp_layers=1, ctc_vocab=5)
-    made = OmniModel(BackboneConfig(pools.writer.tokenizer.get_vocab_size(), 32, 64, 2, 2, 1), speech)
+    made = OmniModel(BackboneConfig(pools.writer.tokenizer.get_vocab_size(), 32, 64, 4, 2, 1), speech)
     initialise(made)
-    return SharedBits(made, pools.writer.id("<|image_0|>"), signs(11))
+    return Learner(SharedBits(made, pools.writer.id("<|image_0|>"), signs(11)))
 
 
 def rows() -> list[np.ndarray]:
@@ -68,7 +68,7 @@ def rows() -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_every_task_gives_a_loss_and_gradients(pools: Pools, model: SharedBits, task: str) -> None:
+def test_every_task_gives_a_loss_and_gradients(pools: Pools, model: Learner, task: str) -> None:
     batch = next(BatchStream(pools, {task: 1.0}, 512, random.Random(1)))
     assert batch.ids.shape[1] % 16 == 0
     assert batch.pads.any(1).all()
@@ -79,7 +79,7 @@ def test_every_task_gives_a_loss_and_gradients(pools: Pools, model: SharedBits, 
     assert (model.omni.model.audio_projection.mlp[0].weight.grad is not None) or not speaks
 
 
-def test_the_loss_falls_by_learning(pools: Pools, model: SharedBits) -> None:
+def test_the_loss_falls_by_learning(pools: Pools, model: Learner) -> None:
     batch = next(BatchStream(pools, {"chat": 1.0}, 512, random.Random(2)))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
@@ -94,13 +94,13 @@ def test_the_loss_falls_by_learning(pools: Pools, model: SharedBits) -> None:
 
 @pytest.mark.parametrize("matrix_rate", [0.0, 3e-3])
 def test_a_stage_trains_all_but_the_speech_encoder(
-    pools: Pools, model: SharedBits, tmp_path: Path, matrix_rate: float
+    pools: Pools, model: Learner, tmp_path: Path, matrix_rate: float
 ) -> None:
     before = {n: p.clone() for n, p in model.named_parameters()}
     stage = Stage("stage", {"asr": 0.5, "s2i": 0.5}, 0.02, 3e-3, matrix_rate)
     train_stage(model, stage, pools, rows(), tmp_path, seed=0, tokens=512)
     changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
-    assert changed == {n for n in before if "audio_model" not in n}
+    assert changed == {n for n in before if "audio_model" not in n and "grounding" not in n}
 
 
 def test_a_killed_training_goes_on_where_it_saved(tmp_path: Path) -> None:
@@ -122,20 +122,20 @@ def test_a_killed_training_goes_on_where_it_saved(tmp_path: Path) -> None:
     assert again.step == steps  # its time is spent
 
 
-def test_shared_bits_fold_into_plain_tables(pools: Pools, model: SharedBits) -> None:
+def test_shared_bits_fold_into_plain_tables(pools: Pools, model: Learner) -> None:
     with torch.no_grad():
-        model.embedding.normal_()
-        model.head.normal_()
-    ids = torch.tensor([0, 600, model.first, model.first + 2047, model.first + 77])
+        model.bits.embedding.normal_()
+        model.bits.head.normal_()
+    ids = torch.tensor([0, 600, model.bits.first, model.bits.first + 2047, model.bits.first + 77])
     hidden = torch.randn(3, 32)
-    embeds, logits = model.embed(ids), model.logits(hidden)
+    embeds, logits = model.bits.embed(ids), model.bits.logits(hidden)
     assert not torch.allclose(embeds, model.omni.embed(ids))
-    model.fold()
+    model.bits.fold()
     torch.testing.assert_close(model.omni.embed(ids), embeds)
     torch.testing.assert_close(model.omni.logits(hidden), logits)
 
 
-def test_speech_rows_start_out_near_their_tokens(pools: Pools, model: SharedBits) -> None:
+def test_speech_rows_start_out_near_their_tokens(pools: Pools, model: Learner) -> None:
     heard = [np.random.default_rng(0).standard_normal((40, 32)).astype(np.float16)]
     first = align_speech.fit(model.omni, heard, steps=1)
     assert align_speech.fit(model.omni, heard, steps=300) < 0.3 * first

@@ -1,231 +1,92 @@
-"""`unmask eval`: scores a bundle on held-out samples of its world, from a fixed seed.
-
-Pictures are judged by `scene_reader`, speech by the model's own ears and by pocketsphinx; no judge is the model that
-drew. Held-out samples come from seeds that training never uses; recordings are made on the spot by espeak-ng and
-flite, which must be installed.
-"""
+"""`unmask eval`: scores a bundle on held-out samples of its world, or on a benchmark's manifest, from a fixed seed."""
 
 import argparse
 import json
-import random
 import shutil
 import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 
-import numpy as np
 import torch
 
+from unmask_engine.bundle import load_bundle
 from unmask_engine.engine import Engine
-from unmask_engine.request import (
-    AudioPart,
-    Decoding,
-    Generation,
-    GenerationRequest,
-    ImagePart,
-    Modality,
-    Part,
-    TextPart,
+from unmask_training.evaluate_curves import ABLATED_TASKS, ablations, curves
+from unmask_training.evaluate_manifest import ManifestError, score_manifest
+from unmask_training.evaluate_report import (
+    draw_curves,
+    results_json,
+    results_markdown,
+    scores_json,
+    scores_markdown,
+    write,
 )
-from unmask_training.language import all_questions, as_typed, caption, questions, sentence
-from unmask_training.listeners import content_words, sphinx_hears, word_error_rate
-from unmask_training.render import render
-from unmask_training.scene_reader import names_right, read_background, same_things
-from unmask_training.voices import HELD_OUT_VOICES, Delivery, any_delivery, record
-from unmask_training.world import Scene, describable_scene, free_scene
-
-TASKS = ("t2i", "t2i_many", "vqa", "caption", "asr", "asr_unseen_voice", "tts", "s2i", "svqa")
-_BATCH = 8
-
-
-@dataclass(frozen=True)
-class Score:
-    """One number of the table. `higher_is_better` is False for error rates."""
-
-    name: str
-    value: float
-    samples: int
-    seconds: float
-    higher_is_better: bool = True
-
-
-class Examiner:
-    """Holds the engine and makes held-out samples; every task starts its own random numbers from the seed."""
-
-    def __init__(self, engine: Engine, samples: int, seed: int) -> None:
-        self.engine, self.samples, self.seed = engine, samples, seed
-
-    def rng(self, task: str) -> random.Random:
-        return random.Random(f"held out {self.seed} {task}")
-
-    def answers(self, parts: list[tuple[Part, ...]], outputs: tuple[Modality, ...], task: str) -> list[Generation]:
-        made: list[Generation] = []
-        requests = [GenerationRequest(p, outputs, task, decoding=Decoding(seed=0)) for p in parts]
-        for start in range(0, len(requests), _BATCH):
-            made += self.engine.generate(requests[start : start + _BATCH])
-        return made
-
-    def ears(self, audio: Sequence[AudioPart]) -> list[str]:
-        return [g.text or "" for g in self.answers([(a,) for a in audio], ("text",), "asr")]
-
-    def scenes(self, task: str, single: bool | None) -> list[Scene]:
-        rng = self.rng(task)
-        found: list[Scene] = []
-        while len(found) < self.samples:
-            scene = describable_scene(rng)
-            if single is None or (len(scene.things) == 1) == single:
-                found.append(scene)
-        return found
-
-    def t2i(self) -> dict[str, float]:
-        rng = self.rng("t2i captions")
-        scenes = self.scenes("t2i", single=True)
-        made = self.answers([(TextPart(as_typed(caption(s, rng), rng)),) for s in scenes], ("image",), "t2i")
-        return {
-            "t2i shape+colour": _share(names_right, scenes, made),
-            "t2i shape+colour+place": _share(same_things, scenes, made),
-            "t2i background": _share(lambda s, p: read_background(p) == s.background, scenes, made),
-        }
-
-    def t2i_many(self) -> dict[str, float]:
-        rng = self.rng("t2i_many captions")
-        scenes = self.scenes("t2i_many", single=False)
-        made = self.answers([(TextPart(as_typed(caption(s, rng), rng)),) for s in scenes], ("image",), "t2i")
-        return {"t2i 2-3 objects, all right": _share(same_things, scenes, made)}
-
-    def vqa(self) -> dict[str, float]:
-        rng = self.rng("vqa")
-        asked = []
-        for _ in range(self.samples):
-            scene = free_scene(rng)
-            _, question, answer = rng.choice([q for q in questions(scene, rng) if q[0] != "describe"])
-            asked.append(((TextPart(as_typed(question, rng)), _image(scene, rng)), answer))
-        made = self.answers([a[0] for a in asked], ("text",), "vqa")
-        return {"image question": _mean([g.text == a[1] for g, a in zip(made, asked, strict=True)])}
-
-    def caption(self) -> dict[str, float]:
-        rng = self.rng("caption")
-        scenes = [free_scene(rng) for _ in range(self.samples)]
-        made = self.answers([(_image(s, rng),) for s in scenes], ("text",), "caption")
-        named = [_names(g.text or "") == sorted(t.name for t in s.things) for g, s in zip(made, scenes, strict=True)]
-        return {"caption names all": _mean(named)}
-
-    def _asr(self, task: str, unseen: bool) -> float:
-        rng = self.rng(task)
-        said = [sentence(rng, describable_scene(rng)) for _ in range(self.samples)]
-        heard = self.ears([_speech(text, rng, unseen) for text in said])
-        return word_error_rate(list(zip(said, heard, strict=True)))
-
-    def asr(self) -> dict[str, float]:
-        return {"speech -> text WER": self._asr("asr", False)}
-
-    def asr_unseen_voice(self) -> dict[str, float]:
-        return {"speech -> text WER, unseen voice": self._asr("asr_unseen_voice", True)}
-
-    def tts(self) -> dict[str, float]:
-        rng = self.rng("tts")
-        lexicon = content_words()
-        said = [" ".join(rng.choice(lexicon) for _ in range(rng.randint(3, 6))) for _ in range(self.samples)]
-        audio = [_audio(g) for g in self.answers([(TextPart(t),) for t in said], ("audio",), "tts")]
-        own = word_error_rate(list(zip(said, self.ears(audio), strict=True)))
-        other = word_error_rate([(t, sphinx_hears(a.samples, a.sample_rate)) for t, a in zip(said, audio, strict=True)])
-        voice = [record(t, Delivery("rms"), 22_050) for t in said]
-        source = word_error_rate([(t, sphinx_hears(v, 22_050)) for t, v in zip(said, voice, strict=True)])
-        return {"text -> speech WER, own ears": own, "text -> speech WER, pocketsphinx": other,
-                "(the source voice itself, pocketsphinx WER)": source}  # fmt: skip
-
-    def s2i(self) -> dict[str, float]:
-        rng = self.rng("s2i")
-        scenes = self.scenes("s2i", single=True)
-        made = self.answers([(_speech(caption(s, rng), rng),) for s in scenes], ("image",), "s2i")
-        return {"speech -> image shape+colour": _share(names_right, scenes, made)}
-
-    def svqa(self) -> dict[str, float]:
-        rng = self.rng("svqa")
-        recorded = set(all_questions())
-        asked: list[tuple[tuple[Part, ...], str]] = []
-        while len(asked) < self.samples:
-            scene = free_scene(rng)
-            _, question, answer = rng.choice([q for q in questions(scene, rng) if q[0] != "describe"])
-            if question in recorded:
-                asked.append(((_speech(question, rng), _image(scene, rng)), answer))
-        made = self.answers([a[0] for a in asked], ("text", "audio"), "svqa")
-        right = _mean([g.text == a[1] for g, a in zip(made, asked, strict=True)])
-        heard = self.ears([_audio(g) for g in made])
-        agree = 1 - word_error_rate([(g.text or "", h) for g, h in zip(made, heard, strict=True)])
-        return {"spoken question + image -> text": right, "its speech says its text (1 - WER, own ears)": agree}
-
-
-def _mean(values: Sequence[bool]) -> float:
-    return sum(values) / len(values)
-
-
-def _share(judge: Callable[[Scene, np.ndarray], bool], scenes: list[Scene], made: list[Generation]) -> float:
-    return _mean([g.image is not None and judge(s, g.image.pixels) for s, g in zip(scenes, made, strict=True)])
-
-
-def _names(text: str) -> list[str]:
-    found = text.replace(" an ", " a ").removeprefix("an ").removeprefix("a ").replace(" and a ", " a ").split(" a ")
-    return sorted(found)
-
-
-def _image(scene: Scene, rng: random.Random) -> ImagePart:
-    return ImagePart(render(scene, 128, rng))
-
-
-def _audio(generation: Generation) -> AudioPart:
-    assert generation.audio is not None
-    samples = generation.audio.samples
-    # Speech without a single code is silence to a listener, not a fault of the judge.
-    return AudioPart(samples if len(samples) > 4000 else np.zeros(8000, np.float32), generation.audio.sample_rate)
-
-
-def _speech(text: str, rng: random.Random, unseen: bool = False) -> AudioPart:
-    how = any_delivery(rng)
-    if unseen:
-        how = Delivery(rng.choice(HELD_OUT_VOICES), how.speed, how.pitch)
-    return AudioPart(record(text, how, 16_000), 16_000)
-
-
-def evaluate(engine: Engine, tasks: Sequence[str], samples: int, seed: int) -> list[Score]:
-    examiner = Examiner(engine, samples, seed)
-    scores = []
-    for task in tasks:
-        started = time.perf_counter()
-        numbers: dict[str, float] = getattr(examiner, task)()
-        seconds = time.perf_counter() - started
-        scores += [
-            Score(name, v, samples, seconds, "WER" not in name.replace("1 - WER", "")) for name, v in numbers.items()
-        ]
-    return scores
+from unmask_training.examiner import Examiner
+from unmask_training.tasks import MORE, TASKS, Score, scores
 
 
 def main(arguments: list[str]) -> None:
     """The command `unmask eval`."""
     parser = argparse.ArgumentParser(prog="unmask eval", description="Score a bundle on held-out data.")
     parser.add_argument("--model", default="unmask-mini", help="bundle name or directory")
-    parser.add_argument("--tasks", default=",".join(TASKS), help=f"comma-separated, of: {', '.join(TASKS)}")
+    parser.add_argument("--tasks", default=",".join(TASKS), help=f"comma-separated, of: {', '.join((*TASKS, *MORE))}")
     parser.add_argument("--samples", type=int, default=200, help="held-out samples a task")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=0, help="torch threads; 0 leaves torch's choice")
+    parser.add_argument("--out", type=Path, help="folder for the results as Markdown, JSON and PNG")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--curves", action="store_true", help="every task with N, N/2, ... N/16 steps")
+    what.add_argument("--ablations", action="store_true", help=f"with and without: {', '.join(ABLATED_TASKS)}")
+    what.add_argument("--manifest", type=Path, help="CSV: audio,text or image,question,answer")
     options = parser.parse_args(arguments)
     tasks = options.tasks.split(",")
-    if unknown := sorted(set(tasks) - set(TASKS)):
-        parser.error(f"unknown task {', '.join(unknown)}; there are: {', '.join(TASKS)}")
+    if unknown := sorted(set(tasks) - {*TASKS, *MORE}):
+        parser.error(f"unknown task {', '.join(unknown)}; there are: {', '.join((*TASKS, *MORE))}")
     if options.samples < 1:
         parser.error("--samples must be at least 1")
+    if options.manifest is None:
+        _need_judges(parser)
+    elif not options.manifest.is_file():
+        parser.error(f"--manifest {options.manifest}: there is no such file")
+    if options.curves and options.out and find_spec("matplotlib") is None:
+        parser.error("the picture of the curves needs matplotlib: pip install 'unmask[train]'")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    bundle = load_bundle(options.model)
+    examiner = Examiner(Engine.load(options.model, options.device), bundle, options.samples, options.seed)
+    line = {"model": options.model, "samples": options.samples, "seed": options.seed}
+    if options.curves or options.ablations:
+        name = "curves" if options.curves else "ablations"
+        results = (curves if options.curves else ablations)(examiner, tasks)
+        markdown, body = results_markdown(results), {**line, name: results_json(results)}
+        print(markdown)
+        if options.curves and options.out:
+            options.out.mkdir(parents=True, exist_ok=True)
+            draw_curves(results, options.out / "curves.png")
+    else:
+        name = "scores"
+        try:
+            found = _manifest(examiner, options.manifest) if options.manifest else scores(examiner, tasks)
+        except ManifestError as error:
+            parser.error(str(error))
+        markdown, body = scores_markdown(found), {**line, name: scores_json(found)}
+        print_table(found)
+    if options.out:
+        write(options.out, name, markdown, body)
+    print(json.dumps(body))
+
+
+def _need_judges(parser: argparse.ArgumentParser) -> None:
     if missing := [tool for tool in ("espeak-ng", "flite") if shutil.which(tool) is None]:
         parser.error(f"held-out speech needs {' and '.join(missing)}: apt-get install espeak-ng flite")
     if absent := [name for name in ("scipy", "pocketsphinx") if find_spec(name) is None]:
         parser.error(f"the judges need {' and '.join(absent)}: pip install 'unmask[train]'")
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    scores = evaluate(Engine.load(options.model), tasks, options.samples, options.seed)
-    print_table(scores)
-    line = {"model": options.model, "samples": options.samples, "seed": options.seed}
-    print(json.dumps({**line, "scores": {s.name: round(s.value, 4) for s in scores}}))
+
+
+def _manifest(examiner: Examiner, file: Path) -> list[Score]:
+    return [Score(name, value, examiner.samples, 0.0) for name, value in score_manifest(examiner, file).items()]
 
 
 def print_table(scores: Sequence[Score]) -> None:
@@ -234,5 +95,5 @@ def print_table(scores: Sequence[Score]) -> None:
 
     table = Table("task", "score", "better", "samples")
     for s in scores:
-        table.add_row(s.name, f"{100 * s.value:.1f} %", "higher" if s.higher_is_better else "lower", str(s.samples))
+        table.add_row(s.name, str(s), "higher" if s.higher_is_better else "lower", str(s.samples))
     Console(file=sys.stdout, width=100).print(table)

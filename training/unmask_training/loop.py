@@ -15,6 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from unmask_training import parallel
+from unmask_training.progress import bar
+
+Numbers = dict[str, float]
+LossOf = Callable[[int], tuple[Tensor, Numbers]]  # of a step: the loss, and numbers to log
 
 
 @dataclass(frozen=True)
@@ -77,34 +81,44 @@ class Training:
         cosine = s.final_ratio + (1 - s.final_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
         return min(1.0, (self.step + 1) / s.warmup_steps) * cosine
 
-    def run(self, loss_of: Callable[[int], tuple[Tensor, dict[str, float]]], log_every: int = 50) -> None:
+    def run(self, loss_of: LossOf, log_every: int = 50) -> None:
         """Train until the time is spent. `loss_of(step)` returns the loss and numbers to log."""
         last_save = last = time.monotonic()
-        while self.elapsed < 60 * self.schedule.minutes:
-            for optimizer, base in self.optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = base * self.rate()
-                optimizer.zero_grad(set_to_none=True)
-            loss, numbers = loss_of(self.step)
-            loss.backward()  # type: ignore[no-untyped-call]
-            parallel.average_gradients(self.parameters)
-            norm = nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip)
-            if torch.isfinite(norm):
-                for optimizer, _ in self.optimizers:
-                    optimizer.step()
-            if self.ema:
-                decay = min(self.schedule.ema_decay, (self.step + 1) / (self.step + 10))
-                torch._foreach_lerp_(self.ema, [p.detach() for p in self.parameters], 1 - decay)
-            self.step += 1
-            now = time.monotonic()
-            self.elapsed = parallel.agreed(self.elapsed + now - last)
-            last = now
-            if self.step % log_every == 0:
-                self._log({"loss": float(loss.detach()), "grad_norm": float(norm), **numbers})
-            if now - last_save > self.schedule.save_every_s:
-                self.save()
-                last_save = last = time.monotonic()
+        note = ""
+        with bar(self.out.name, 60 * self.schedule.minutes, visible=not parallel.rank()) as show:
+            while self.elapsed < 60 * self.schedule.minutes:
+                loss, norm, numbers = self._optimise(loss_of)
+                self.step += 1
+                now = time.monotonic()
+                self.elapsed = parallel.agreed(self.elapsed + now - last)
+                last = now
+                if self.step % log_every == 0:
+                    row = {"loss": float(loss.detach()), "grad_norm": float(norm), **numbers}
+                    self._log(row)
+                    note = f"loss {row['loss']:.3f}"
+                show(self.elapsed, note)
+                if now - last_save > self.schedule.save_every_s:
+                    self.save()
+                    last_save = last = time.monotonic()
         self.save()
+
+    def _optimise(self, loss_of: LossOf) -> tuple[Tensor, Tensor, Numbers]:
+        """One step: the loss, the norm of its gradient, and numbers to log."""
+        for optimizer, base in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = base * self.rate()
+            optimizer.zero_grad(set_to_none=True)
+        loss, numbers = loss_of(self.step)
+        loss.backward()  # type: ignore[no-untyped-call]
+        parallel.average_gradients(self.parameters)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip)
+        if torch.isfinite(norm):
+            for optimizer, _ in self.optimizers:
+                optimizer.step()
+        if self.ema:
+            decay = min(self.schedule.ema_decay, (self.step + 1) / (self.step + 10))
+            torch._foreach_lerp_(self.ema, [p.detach() for p in self.parameters], 1 - decay)
+        return loss, norm, numbers
 
     def _log(self, numbers: dict[str, float]) -> None:
         if parallel.rank():

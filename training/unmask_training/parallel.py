@@ -1,6 +1,6 @@
 """Training in several processes that average their gradients, started by torchrun; alone, nothing of it happens.
 
-    torchrun --nproc-per-node 2 -m unmask_training.recipe WORK backbone --threads 1
+    unmask train mini --work WORK backbone --processes 2
 
 Two processes of one thread each train a third faster than one of two threads: small matrices gain little from a second
 core, whole batches gain all of it.

@@ -1,7 +1,7 @@
 """Everything the backbone learns from, tokenised once: pictures as codes, recordings as speech rows, words as codes."""
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from unmask_training.sequences import SPOKEN_CANVAS, SPOKEN_MARK, Sample, Writer
 from unmask_training.world import Scene, describable_scene, free_scene
 
 Pictures = list[tuple[Scene, list[int]]]
+_HARD = {"shape": 3.0, "yes_no": 2.0, "count": 2.0, "color": 1.5}  # kinds of questions that are asked more often
 
 
 @torch.no_grad()
@@ -80,8 +81,9 @@ class Pools:
         scene, codes = rng.choice(self.seen if rng.random() < 0.75 else self.drawn)
         # Several questions about a picture teach seeing at a third of the cost of a picture each.
         count = 1 if rng.random() < 0.4 else rng.randint(2, 5)
-        asked = [(as_typed(question, rng), answer) for _, question, answer in questions(scene, rng)[:count]]
-        return self.writer.image_questions(asked, codes)
+        asked = sorted(questions(scene, rng), key=lambda q: -(rng.random() ** (1 / _HARD.get(q[0], 1.0))))
+        typed = [(as_typed(question, rng), answer) for _, question, answer in asked[:count]]
+        return replace(self.writer.image_questions(typed, codes), scene=scene)
 
     def _asr(self, rng: random.Random) -> Sample:
         i = rng.randrange(len(self.said))
@@ -102,7 +104,8 @@ class Pools:
             _, question, answer = rng.choice(questions(scene, rng))
             speech = self.codes_of(answer)
             if question in self.by_text and len(speech) + SPOKEN_MARK + 5 < SPOKEN_CANVAS and len(answer.split()) < 9:
-                return self.writer.spoken(rng.choice(self.by_text[question]), answer, speech, codes)
+                spoken = self.writer.spoken(rng.choice(self.by_text[question]), answer, speech, codes)
+                return replace(spoken, scene=scene)
 
     def _sqa(self, rng: random.Random) -> Sample:
         i = rng.choice(self.talks)

@@ -64,7 +64,7 @@ PRESETS = (
     ),
     Preset(
         "tts", ("text",), ("audio",), (Message("user", f"{TTS_INSTRUCTION}\n{{text}}"),),
-        CanvasRule(per_text_token=10.0, minimum=32), StepsRule(fraction=0.5),
+        CanvasRule(per_character=1.5, extra=14, minimum=24), StepsRule(fraction=0.5),
     ),
     Preset(
         "asr", ("audio",), ("text",), (Message("user", f"{ASR_INSTRUCTION}\n<|audio|>"),),

@@ -1,16 +1,17 @@
 """The whole recipe of the built-in model, part by part: each reads what earlier parts left in the work folder.
 
-    python -m unmask_training.recipe WORK [PART ...]
+    unmask train mini --work WORK [PART ...]
 
-Every part can be killed and started again; a finished part is skipped. Parts without a common input may run side by
-side. espeak-ng and flite must be installed for `data`.
+or, where torchrun starts it (parallel.py), `python -m unmask_training.recipe WORK [PART ...]`. Every part can be
+killed and started again; a finished part is skipped. Parts without a common input may run side by side. espeak-ng and
+flite must be installed for `data`.
 """
 
 import argparse
 import hashlib
 import random
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -207,12 +208,12 @@ def make_backbone(work: Path, config: Config) -> None:
     else:
         align_speech.fit(omni, rows)
     first = pools.writer.id("<|image_0|>")
-    model = SharedBits(omni, first, image_tokenizer(work).quantize.embedding)
+    model = train_backbone.Learner(SharedBits(omni, first, image_tokenizer(work).quantize.embedding))
     for i, stage in enumerate(config["stage"]):
         train_backbone.train_stage(
             model, train_backbone.Stage(**stage), pools, rows, work, config["seed"] + i, config["backbone"]["tokens"]
         )
-    model.fold()
+    model.bits.fold()
     if not parallel.rank():
         torch.save(omni.state_dict(), work / "backbone.pt")
 
@@ -262,27 +263,35 @@ PARTS: Mapping[str, tuple[str, Callable[[Path, Config], object]]] = {
 }
 
 
+CONFIG = Path(__file__).with_name("mini.toml")
+
+
+def make(work: Path, parts: Sequence[str], config_file: Path, threads: int) -> None:
+    """Make the parts in order, skipping what is done. `threads` are torch's; 0 leaves its choice."""
+    if threads:
+        torch.set_num_threads(threads)
+    fast_denormals()
+    parallel.join()
+    config = tomllib.loads(config_file.read_text())
+    work.mkdir(parents=True, exist_ok=True)
+    for part in parts:
+        done, make_part = PARTS[part]
+        if (work / done).exists():
+            print(f"{part}: done already", flush=True)
+            continue
+        print(f"{part}: started", flush=True)
+        make_part(work, config)
+    parallel.leave()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the built-in model.")
     parser.add_argument("work", type=Path, help="folder for data, checkpoints and the finished bundle")
     parser.add_argument("parts", nargs="*", default=list(PARTS), help=f"of: {', '.join(PARTS)}; default all")
-    parser.add_argument("--config", type=Path, default=Path(__file__).with_name("mini.toml"))
+    parser.add_argument("--config", type=Path, default=CONFIG)
     parser.add_argument("--threads", type=int, default=0, help="torch threads; 0 leaves torch's choice")
     options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    fast_denormals()
-    parallel.join()
-    config = tomllib.loads(options.config.read_text())
-    options.work.mkdir(parents=True, exist_ok=True)
-    for part in options.parts:
-        done, make = PARTS[part]
-        if (options.work / done).exists():
-            print(f"{part}: done already", flush=True)
-            continue
-        print(f"{part}: started", flush=True)
-        make(options.work, config)
-    parallel.leave()
+    make(options.work, options.parts, options.config, options.threads)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from unmask_training.templates import (
     T2I_INSTRUCTIONS,
     TTS_INSTRUCTION,
 )
+from unmask_training.world import Scene
 
 # A spoken answer has its begin-of-audio mark here, as the presets pin it: int(0.2 * canvas).
 SPOKEN_CANVAS = 80
@@ -27,7 +28,8 @@ SPOKEN_MARK = int(0.2 * SPOKEN_CANVAS)
 class Sample:
     """`ids` up to the end of the answer without pads; `speech` is the index of a recording's features.
 
-    `earlier` are the (start, end) of answers in earlier turns, which are learnt too.
+    `earlier` are the (start, end) of answers in earlier turns, which are learnt too. `image_start` is where the codes
+    of the prompt's picture begin and `scene` what it shows, where that is known.
     """
 
     ids: list[int]
@@ -36,6 +38,8 @@ class Sample:
     speech_start: int = 0
     max_pads: int = 16
     earlier: tuple[tuple[int, int], ...] = ()
+    image_start: int = 0
+    scene: Scene | None = None
 
     @property
     def answer_length(self) -> int:
@@ -82,9 +86,10 @@ class Writer:
         text = f"<|im_start|>system\n{system}<|im_end|>\n" if system else ""
         text += f"<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n"
         ids: list[int] = []
-        start = 0
+        start = image_start = 0
         for token in self.text(text):
             if image is not None and token == self.id("<|image|>"):
+                image_start = len(ids) + 1
                 ids += self.image(image)
             elif speech is not None and token == self.id("<|audio|>"):
                 rows = self.speech_rows[speech]
@@ -94,7 +99,7 @@ class Writer:
             else:
                 ids.append(token)
         end = [self.id("<|im_end|>"), *self.text("\n")]
-        return Sample(ids + answer + end, len(ids), speech, start, max_pads)
+        return Sample(ids + answer + end, len(ids), speech, start, max_pads, image_start=image_start)
 
     def text_to_image(self, caption: str, codes: list[int], rng: random.Random) -> Sample:
         instruction = T2I_INSTRUCTIONS[0] if rng.random() < 0.6 else rng.choice(T2I_INSTRUCTIONS)
@@ -108,7 +113,7 @@ class Writer:
             turn = self.sample(question, self.text(answer))
             start = len(ids.ids)
             earlier = (*ids.earlier, (ids.answer_start, start))
-            ids = Sample(ids.ids + turn.ids, start + turn.answer_start, earlier=earlier)
+            ids = Sample(ids.ids + turn.ids, start + turn.answer_start, earlier=earlier, image_start=ids.image_start)
         return ids
 
     def recognition(self, speech: int, text: str) -> Sample:

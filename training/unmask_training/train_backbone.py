@@ -17,12 +17,17 @@ from torch import Tensor, nn
 
 from unmask_engine.models.omni import OmniModel
 from unmask_training import parallel
+from unmask_training.grounding import IGNORED, Grounding, patch_labels
 from unmask_training.loop import Schedule, Training
+from unmask_training.masking import hide
 from unmask_training.pools import Pools
 from unmask_training.sequences import Sample
 from unmask_training.shared_bits import SharedBits
+from unmask_training.train_image_codec import CONFIG, SIDE
 
-PAD_RATIO = 0.6
+GRID = SIDE // CONFIG.factor  # image tokens a side
+GROUNDING_LAYER = 3  # of the small model's six
+GROUNDING_WEIGHT = 0.4
 BUCKET = 16  # sequences are padded to a multiple: the 1-16 tail pads of the recipe
 
 
@@ -45,6 +50,7 @@ class Batch:
     answer: Tensor
     pads: Tensor
     speech: list[tuple[int, int, int]]  # sequence, first position, recording
+    patches: Tensor  # (B, L) int64, grounding.patch_labels at the prompt's image tokens, else grounding.IGNORED
 
 
 class BatchStream:
@@ -72,6 +78,7 @@ def collate(samples: list[Sample], length: int, pad: int) -> Batch:
     ids = torch.full((len(samples), length), pad)
     answer = torch.zeros(ids.shape, dtype=torch.bool)
     pads = torch.zeros(ids.shape, dtype=torch.bool)
+    patches = torch.full_like(ids, IGNORED)
     speech = []
     for row, s in enumerate(samples):
         ids[row, : len(s.ids)] = torch.tensor(s.ids)
@@ -81,33 +88,38 @@ def collate(samples: list[Sample], length: int, pad: int) -> Batch:
         pads[row, len(s.ids) :] = True
         if s.speech is not None:
             speech.append((row, s.speech_start, s.speech))
-    return Batch(ids, answer, pads, speech)
+        if s.scene is not None:
+            labels = patch_labels(s.scene, GRID)
+            patches[row, s.image_start : s.image_start + len(labels)] = torch.tensor(labels)
+    return Batch(ids, answer, pads, speech, patches)
 
 
-def mask_answers(batch: Batch, generator: torch.Generator) -> Tensor:
-    """(B, L) bool: which positions are hidden. At least one a sequence."""
-    ratio = torch.rand(len(batch.ids), 1, generator=generator).expand(batch.ids.shape)
-    ratio = torch.where(batch.pads, PAD_RATIO * ratio, ratio)
-    hidden = (torch.rand(batch.ids.shape, generator=generator) < ratio) & batch.answer
-    first = batch.answer.int().argmax(1)
-    rows = torch.arange(len(first))
-    hidden[rows, first] |= ~hidden.any(1)
-    return hidden
+class Learner(nn.Module):
+    """The model with what helps it to learn and does not ship."""
+
+    def __init__(self, bits: SharedBits) -> None:
+        super().__init__()
+        self.bits = bits
+        self.grounding = Grounding(bits.omni, GROUNDING_LAYER)
+
+    @property
+    def omni(self) -> OmniModel:
+        return self.bits.omni
 
 
 def masked_loss(
-    model: SharedBits, batch: Batch, mask_id: int, speech: list[NDArray[np.float16]], generator: torch.Generator
+    model: Learner, batch: Batch, mask_id: int, speech: list[NDArray[np.float16]], generator: torch.Generator
 ) -> Tensor:
     """Cross-entropy over hidden positions; position i is predicted by the hidden state of i - 1.
 
     A position weighs 1 / sqrt(hidden positions of its sample), so that the five tokens of an answer are heard beside
     the sixty-four of a picture.
     """
-    hidden = mask_answers(batch, generator)
+    hidden = hide(batch.answer, batch.pads, generator)
     inputs = torch.where(hidden, mask_id, batch.ids)
     count, length = inputs.shape
     with torch.autocast("cpu", torch.bfloat16):
-        embeds = model.embed(inputs.flatten())
+        embeds = model.bits.embed(inputs.flatten())
         if batch.speech:
             rows = torch.cat([torch.from_numpy(speech[i]).float() for _, _, i in batch.speech])
             projected = model.omni.model.audio_projection(rows)
@@ -115,14 +127,15 @@ def masked_loss(
             embeds = embeds.index_copy(0, where, projected.to(embeds.dtype))
         out = model.omni.forward_packed(embeds, [length] * count)
         wanted = hidden.flatten().nonzero()[:, 0]
-        logits = model.logits(out[wanted - 1])
+        logits = model.bits.logits(out[wanted - 1])
     losses = F.cross_entropy(logits.float(), batch.ids.flatten()[wanted], reduction="none")
     weights = hidden.sum(1).rsqrt()[wanted // length]
-    return (losses * weights).sum() / weights.sum()
+    answers = (losses * weights).sum() / weights.sum()
+    return answers + GROUNDING_WEIGHT * model.grounding.loss(batch.patches.flatten())
 
 
 def train_stage(
-    model: SharedBits, stage: Stage, pools: Pools, speech: list[NDArray[np.float16]], out: Path,
+    model: Learner, stage: Stage, pools: Pools, speech: list[NDArray[np.float16]], out: Path,
     seed: int, tokens: int = 4096,
 ) -> None:  # fmt: skip
     """Train one stage in place, resuming from `out / stage.name`; the weights end as their moving average."""

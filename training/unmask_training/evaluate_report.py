@@ -1,0 +1,68 @@
+"""Results of an evaluation as files: Markdown to read, JSON to compare, a picture for curves."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from unmask_training.evaluate_curves import Result
+from unmask_training.tasks import Score
+
+
+def scores_markdown(scores: Sequence[Score]) -> str:
+    lines = ["| task | score | better | samples |", "|---|---|---|---|"]
+    for s in scores:
+        lines.append(f"| {s.name} | {s} | {'higher' if s.higher_is_better else 'lower'} | {s.samples} |")
+    return "\n".join(lines) + "\n"
+
+
+def results_markdown(results: Sequence[Result]) -> str:
+    """A table for each technique: a row a score, a column a setting."""
+    parts = []
+    for technique in dict.fromkeys(r.technique for r in results):
+        found = {(r.score.name, r.setting): r.score for r in results if r.technique == technique}
+        settings = list(dict.fromkeys(setting for _, setting in found))
+        lines = [f"| {technique} | {' | '.join(settings)} |", "|---" * (len(settings) + 1) + "|"]
+        for name in dict.fromkeys(name for name, _ in found):
+            lines.append(f"| {name} | {' | '.join(str(found[name, setting]) for setting in settings)} |")
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def scores_json(scores: Sequence[Score]) -> dict[str, float]:
+    return {s.name: round(s.value, 4) for s in scores}
+
+
+def results_json(results: Sequence[Result]) -> dict[str, dict[str, dict[str, float]]]:
+    """technique -> score -> setting -> value."""
+    out: dict[str, dict[str, dict[str, float]]] = {}
+    for r in results:
+        out.setdefault(r.technique, {}).setdefault(r.score.name, {})[r.setting] = round(r.score.value, 4)
+    return out
+
+
+def draw_curves(results: Sequence[Result], out: Path) -> None:
+    """Every score over its settings, error rates dashed, into a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    settings = list(dict.fromkeys(r.setting for r in results))
+    for name in dict.fromkeys(r.score.name for r in results):
+        found = {r.setting: r.score for r in results if r.score.name == name}
+        style = "-o" if found[settings[0]].higher_is_better else "--s"
+        axes.plot(settings, [100 * found[setting].value for setting in settings], style, label=name)
+    axes.set_xlabel(f"{results[0].technique} (N: tokens of the canvas)")
+    axes.set_ylabel("%")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize="small")
+    figure.savefig(out, dpi=110)
+
+
+def write(out: Path, name: str, markdown: str, body: Mapping[str, Any]) -> None:
+    """`out/name.md` and `out/name.json`."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"{name}.md").write_text(markdown, encoding="utf-8")
+    (out / f"{name}.json").write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
