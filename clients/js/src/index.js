@@ -1,0 +1,3 @@
+export { UnmaskClient } from "./client.js";
+export { UnmaskError } from "./errors.js";
+export { RealtimeSession, SAMPLE_RATE } from "./realtime.js";
