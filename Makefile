@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: install check test test-slow test-gpu bench serve clean
+.PHONY: install check test test-slow test-gpu image-test bench serve clean
 
 install: .venv/.installed
 
@@ -28,6 +28,10 @@ test-slow: install
 
 test-gpu: install
 	$(PYTEST) -m gpu
+
+# Takes BASE and WHEELS; see docs/deployment.md.
+image-test:
+	@docker/image_test.sh
 
 bench: install
 	$(BIN)/python benchmarks/bench_mini.py

@@ -13,6 +13,7 @@ from unmask_engine.vocabulary import Vocabulary
 @dataclass(frozen=True)
 class Answer:
     text: tuple[int, ...]  # ids
+    text_at: tuple[int, ...]  # their canvas positions
     audio: tuple[int, ...]  # codes
     image: tuple[int, ...]  # codes, as many as an image has
     truncated: bool  # the canvas filled up before the end mark
@@ -31,26 +32,28 @@ def split(
     stop = ids.index(vocabulary.end, end_from) if has_end else len(ids)
     body = ids[:stop]
     if "image" in outputs:
-        return Answer((), (), _image(body, vocabulary, image_tokens), not has_end)
+        return Answer((), (), (), _image(body, vocabulary, image_tokens), not has_end)
     if "audio" not in outputs:
-        return Answer(_text(body, vocabulary), (), (), not has_end)
+        text_at = _text(body, vocabulary)
+        return Answer(tuple(ids[i] for i in text_at), text_at, (), (), not has_end)
     begin = vocabulary.special["begin_of_audio"]
     if begin in body[end_from:]:
         start = body.index(begin, end_from)
     else:  # speech without its frame: from its first code on
         start = next((i for i, token in enumerate(body) if token in vocabulary.audio), len(body)) - 1
-    text = _text(body[: start + 1], vocabulary) if "text" in outputs else ()
-    return Answer(text, _audio(body[start + 1 :], vocabulary), (), not has_end)
+    text_at = _text(body[: start + 1], vocabulary) if "text" in outputs else ()
+    text = tuple(ids[i] for i in text_at)
+    return Answer(text, text_at, _audio(body[start + 1 :], vocabulary), (), not has_end)
 
 
 def _text(ids: Sequence[int], vocabulary: Vocabulary) -> tuple[int, ...]:
-    """Up to the end mark, or the first position that is still masked; codes and pads left out."""
+    """Positions up to the end mark, or the first one that is still masked; codes and pads left out."""
     stops = (vocabulary.end, vocabulary.mask)
     stop = next((i for i, token in enumerate(ids) if token in stops), len(ids))
     not_text = (vocabulary.pad, vocabulary.special["begin_of_audio"], vocabulary.special["end_of_audio"])
     return tuple(
-        token
-        for token in ids[:stop]
+        position
+        for position, token in enumerate(ids[:stop])
         if token not in vocabulary.audio and token not in vocabulary.image and token not in not_text
     )
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,9 +19,19 @@ from unmask_engine.loaded import LoadedBundle
 from unmask_engine.loop import Job, Loop
 from unmask_engine.progress import progress
 from unmask_engine.prompt import Prepared, prepare
-from unmask_engine.request import AudioPart, Generation, GenerationRequest, ImagePart, Progress, Timings, Usage
+from unmask_engine.request import (
+    AudioPart,
+    Generation,
+    GenerationRequest,
+    ImagePart,
+    Progress,
+    TextToken,
+    Timings,
+    Usage,
+)
 from unmask_engine.scheduler import Policy
 from unmask_engine.state import DecodingState
+from unmask_engine.work import Work
 
 OnStep = Callable[[int, int, int], None]  # index of the request, steps done, steps planned
 
@@ -68,6 +78,11 @@ class Engine:
         """The bundle's."""
         return self.bundle.name
 
+    @property
+    def work(self) -> Work:
+        in_flight = sum(running.state.plan.tokens for running in self._running)
+        return Work(self._loop.num_steps, self._loop.num_tokens, in_flight)
+
     def prepare(self, request: GenerationRequest, waited_ms: float = 0.0) -> Prepared:
         """Check and encode a request; raises RequestError. After this its cost is known and it cannot be refused.
 
@@ -113,9 +128,10 @@ class Engine:
         return left
 
     @torch.inference_mode()
-    def speak(self, running: Running, codes: Sequence[int]) -> NDArray[np.float32]:
-        """The samples that become known by these first codes of a running request's speech; on any one thread."""
-        return self._spoken(running, codes, final=False)
+    def speak(self, running: Running, codes: Sequence[int]) -> AudioPart:
+        """The sound that becomes known by these first codes of a running request's speech; on any one thread."""
+        assert self.bundle.speech_codec is not None  # prepare
+        return AudioPart(self._spoken(running, codes, final=False), self.bundle.speech_codec.sample_rate)
 
     @torch.inference_mode()
     def draw(self, codes: Sequence[int]) -> ImagePart:
@@ -128,7 +144,12 @@ class Engine:
 
     def answer(self, running: Running) -> Generation:
         """Text, samples and pixels of a request that `step` or `cancel` took out; on the thread of `speak`."""
+        started = time.perf_counter()
         answer = self._answer(running)
+        if running.prepared.paste is not None:
+            answer = running.prepared.paste(answer)
+            media_ms = (time.perf_counter() - started) * 1e3
+            answer = replace(answer, timings=replace(answer.timings, media_ms=media_ms))
         self._media_s[answer.task] = answer.timings.media_ms / 1e3
         return answer
 
@@ -177,6 +198,7 @@ class Engine:
             audio=audio,
             image=image,
             truncated=answer.truncated,
+            text_tokens=tuple(self._text_tokens(answer, state)) if "text" in outputs else (),
             cancelled=not state.is_done,
             usage=Usage(
                 input_tokens=dict(prepared.input_tokens),
@@ -186,6 +208,10 @@ class Engine:
             ),
             timings=Timings(prepared.encode_ms, running.decode_ms, (time.perf_counter() - started) * 1e3),
         )
+
+    def _text_tokens(self, answer: Answer, state: DecodingState) -> Iterator[TextToken]:
+        for token, score in zip(answer.text, state.confidence[list(answer.text_at)].tolist(), strict=True):
+            yield TextToken(self.bundle.tokenizer.decode([token]), None if math.isnan(score) else score)
 
     @torch.inference_mode()
     def _whole_speech(self, running: Running, answer: Answer) -> AudioPart:

@@ -13,11 +13,12 @@ from unmask_engine.codecs.image_pixels import prepare as prepare_pixels
 from unmask_engine.loaded import LoadedBundle
 from unmask_engine.media import resample
 from unmask_engine.preset import AUDIO_SLOT, IMAGE_SLOT, TEXT_SLOT, Message
-from unmask_engine.request import AudioPart, ImagePart, Modality, RequestError
+from unmask_engine.request import AudioPart, ImagePart, Modality, RequestError, Turn
 from unmask_engine.text import render_chat
 
 MAX_PROMPT_TOKENS: Final = 8192
 _INSTRUCTIONS_SLOT: Final = "{instructions}"
+_HISTORY_SLOT: Final = "{{history {}}}"
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Content:
     image: ImagePart | None = None
     audio: AudioPart | None = None
     instructions: str | None = None
+    history: tuple[Turn, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,10 @@ class Prompt:
 def lay_out(bundle: LoadedBundle, messages: tuple[Message, ...], content: Content) -> Prompt:
     """Encode a preset's messages with their slots filled; raises RequestError where that is too much or too little."""
     vocabulary, model = bundle.vocabulary, bundle.model
-    turns = _with_instructions(messages, content.instructions)
+    turns = _with_history(_with_instructions(messages, content.instructions), content.history)
     template = render_chat((message.role, message.content) for message in turns)
     slots = {TEXT_SLOT: content.text, _INSTRUCTIONS_SLOT: content.instructions or ""}
+    slots |= {_HISTORY_SLOT.format(i): turn.text for i, turn in enumerate(content.history)}
     ids = list(bundle.tokenizer.encode_template(template, slots))
     if content.image is not None:
         frame = (vocabulary.special["begin_of_image"], vocabulary.special["end_of_image"])
@@ -128,3 +131,10 @@ def _with_instructions(messages: tuple[Message, ...], instructions: str | None) 
         return messages
     others = tuple(message for message in messages if message.role != "system")
     return (Message("system", _INSTRUCTIONS_SLOT), *others)
+
+
+def _with_history(messages: tuple[Message, ...], history: tuple[Turn, ...]) -> tuple[Message, ...]:
+    """The turns of the dialogue so far stand between the system message and the caller's last turn."""
+    earlier = tuple(Message(turn.role, _HISTORY_SLOT.format(i)) for i, turn in enumerate(history))
+    start = sum(message.role == "system" for message in messages)
+    return (*messages[:start], *earlier, *messages[start:])

@@ -14,6 +14,7 @@ from unmask_engine.bundle import Bundle, ComponentName, load_bundle
 from unmask_engine.codecs.image_tokenizer import ImageTokenizer
 from unmask_engine.codecs.speech_decoder import SpeechDecoder
 from unmask_engine.codecs.speech_flow import SpeechFlow
+from unmask_engine.codecs.speech_tokenizer import SpeechTokenizer
 from unmask_engine.codecs.vocoder import Vocoder
 from unmask_engine.components import load_component
 from unmask_engine.models.omni import OmniModel
@@ -65,6 +66,11 @@ class SpeechCodec(Protocol):
         """Codes (L,) -> samples (T,)."""
 
 
+class SpeechTokens(Protocol):
+    def encode(self, samples: Tensor) -> Tensor:
+        """(T,) samples at `LoadedBundle.audio_input_rate` -> codes (L,), the last one maybe of a part of its time."""
+
+
 @dataclass(frozen=True)
 class LoadedBundle:
     """A codec that is None takes the tasks that need it away; the rest works."""
@@ -78,8 +84,10 @@ class LoadedBundle:
     image_codec: ImageCodec | None = None
     speech_frontend: Frontend | None = None
     speech_codec: SpeechCodec | None = None
+    speech_tokenizer: SpeechTokens | None = None
     image_input_size: int = 512  # pixels a side
-    image_grid: int = 16  # tokens a side of a drawn image
+    image_output_size: int = 256  # pixels a side of a drawn image
+    image_grid: int = 16  # tokens a side of it
     audio_input_rate: int = 16000  # Hz
     audio_token_rate: float = 12.5  # speech codes a second
 
@@ -108,7 +116,9 @@ class LoadedBundle:
             image_codec=image_codec,
             speech_frontend=_frontend(bundle),
             speech_codec=_speech_codec(bundle, device),
+            speech_tokenizer=_speech_tokenizer(bundle, device),
             image_input_size=bundle.media.image_input_size,
+            image_output_size=bundle.media.image_output_size,
             image_grid=bundle.media.image_output_size // (image_codec.config.factor if image_codec else 16),
             audio_input_rate=bundle.media.audio_input_rate,
             audio_token_rate=bundle.media.audio_token_rate,
@@ -136,6 +146,12 @@ def _speech_codec(bundle: Bundle, device: torch.device) -> SpeechDecoder | None:
     flow = cast(SpeechFlow, load_component(bundle, "speech_flow", device=device, dtype=torch.float32))
     vocoder = cast(Vocoder, load_component(bundle, "vocoder", device=device, dtype=torch.float32))
     return SpeechDecoder(flow, vocoder.fold_weight_norm(), bundle.media.audio_output_rate)
+
+
+def _speech_tokenizer(bundle: Bundle, device: torch.device) -> SpeechTokenizer | None:
+    if _is_left_out(bundle, "speech_tokenizer"):
+        return None
+    return cast(SpeechTokenizer, load_component(bundle, "speech_tokenizer", device=device, dtype=torch.float32))
 
 
 def _frontend(bundle: Bundle) -> SpeechFrontend:

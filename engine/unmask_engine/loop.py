@@ -38,6 +38,8 @@ class Loop:
     policy: Policy = field(default_factory=Policy)
     clock: Callable[[], float] = time.monotonic
     pace: Pace = field(default_factory=Pace)
+    num_steps: int = field(init=False, default=0)
+    num_tokens: int = field(init=False, default=0)  # rows of all steps
     _jobs: list[Job] = field(init=False, default_factory=list)
     _batch: Batch | None = field(init=False, default=None)
     _pending: deque[Commit] = field(init=False, default_factory=deque)
@@ -73,6 +75,8 @@ class Loop:
             tokens = sum(job.state.plan.tokens for job in chosen)
             self._run([job.state for job in chosen])
             self.pace.observe(tokens, self.clock() - started)
+            self.num_steps += 1
+            self.num_tokens += tokens
             self._fitting = min(self.policy.token_budget, self._fitting + self._fitting // 16)
         while len(self._pending) > (self._depth if chosen else 0):
             self._deliver()

@@ -6,6 +6,7 @@ for the offending field. Decoders are imported where they are used, so importing
 """
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -44,6 +45,17 @@ class MediaLimits:
 
 def read_image(data: bytes, limits: MediaLimits, *, param: str | None = None) -> ImagePart:
     """An upright RGB picture: first frame, EXIF orientation applied, transparency laid on white."""
+    return ImagePart(_read_pixels(data, limits, param, _upright_rgb))
+
+
+def read_mask(data: bytes, limits: MediaLimits, *, param: str | None = None) -> NDArray[np.bool_]:
+    """(H, W): where a picture is more transparent than not."""
+    return _read_pixels(data, limits, param, lambda image: image.convert("RGBA").getchannel("A")) < 128
+
+
+def _read_pixels(
+    data: bytes, limits: MediaLimits, param: str | None, read: Callable[["Image"], "Image"]
+) -> NDArray[np.uint8]:
     from PIL import Image
 
     name = _check_container(data, limits, "image", READABLE_IMAGES, param)
@@ -58,7 +70,7 @@ def read_image(data: bytes, limits: MediaLimits, *, param: str | None = None) ->
             if width * height > limits.max_pixels or max(width, height) > MAX_ASPECT * min(width, height):
                 raise too_large
             image.load()
-            pixels = np.array(_upright_rgb(image))
+            pixels = np.array(read(image))
     except RequestError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -66,7 +78,7 @@ def read_image(data: bytes, limits: MediaLimits, *, param: str | None = None) ->
     except Exception:  # PIL's plugins raise whatever the bytes lead them to: OSError, SyntaxError, struct.error, ...
         message = f"The {name} image cannot be decoded: it is cut off or damaged."
         raise RequestError(message, param=param, code="invalid_image") from None
-    return ImagePart(pixels)
+    return pixels
 
 
 def read_audio(data: bytes, limits: MediaLimits, *, param: str | None = None) -> AudioPart:
@@ -97,13 +109,17 @@ def read_audio(data: bytes, limits: MediaLimits, *, param: str | None = None) ->
     return AudioPart(samples, rate)
 
 
-def write_image(image: ImagePart, format: str, *, param: str | None = None) -> bytes:
-    """An encoded picture. PNG and WebP are lossless, so that edits return untouched pixels bit for bit."""
+def write_image(image: ImagePart, format: str, *, quality: int | None = None, param: str | None = None) -> bytes:
+    """An encoded picture. PNG and WebP are lossless, so that edits return untouched pixels bit for bit.
+
+    `quality`, 0 to 100, makes a WebP or JPEG smaller, and the WebP lossy.
+    """
     from PIL import Image
 
     if format not in get_args(ImageFormat):
         raise _no_such_format("image", format, get_args(ImageFormat), param)
-    options: dict[str, dict[str, Any]] = {"webp": {"lossless": True}, "jpeg": {"quality": 95, "subsampling": 0}}
+    best: dict[str, dict[str, Any]] = {"webp": {"lossless": True}, "jpeg": {"quality": 95, "subsampling": 0}}
+    options = best if quality is None else {"webp": {"quality": quality}, "jpeg": {"quality": quality}}
     out = io.BytesIO()
     Image.fromarray(image.pixels).save(out, format, **options.get(format, {}))
     return out.getvalue()

@@ -42,25 +42,32 @@ class Pin:
 
 @dataclass(frozen=True)
 class CanvasRule:
-    """Length of the canvas: `tokens`, or a ratio of the caller's text or of the whole prompt, at least `minimum`."""
+    """Length of the canvas: `tokens`, or a ratio of the caller's text or of the whole prompt; at least `minimum`.
+
+    Speech takes as long as its text has letters, whatever the tokenizer makes of them: `per_character` follows it
+    closely, `per_text_token` is the published rule.
+    """
 
     tokens: int | None = None
     per_text_token: float | None = None
     per_prompt_token: float | None = None
+    per_character: float | None = None
+    extra: int = 0  # on top of the ratio
     minimum: int = 1  # the reference has none: its ratios cut fast speech off (decoding.md, Presets)
 
     def __post_init__(self) -> None:
-        if [self.tokens, self.per_text_token, self.per_prompt_token].count(None) != 2:
-            raise ValueError("canvas: give exactly one of `tokens`, `per_text_token`, `per_prompt_token`")
+        rules = (self.tokens, self.per_text_token, self.per_prompt_token, self.per_character)
+        if rules.count(None) != len(rules) - 1:
+            raise ValueError("canvas: give one of `tokens`, `per_text_token`, `per_prompt_token`, `per_character`")
 
-    def length(self, text_tokens: int, prompt_tokens: int) -> int:
+    def length(self, text_tokens: int, prompt_tokens: int, characters: int) -> int:
         """Tokens of the canvas by the rule alone, without `minimum`."""
         if self.tokens is not None:
             return self.tokens
-        if self.per_text_token is not None:
-            return max(1, int(self.per_text_token * text_tokens))
-        assert self.per_prompt_token is not None
-        return max(1, int(self.per_prompt_token * prompt_tokens))
+        ratios = (
+            (self.per_text_token, text_tokens), (self.per_prompt_token, prompt_tokens), (self.per_character, characters)
+        )  # fmt: skip
+        return max(1, self.extra + sum(int(ratio * size) for ratio, size in ratios if ratio is not None))
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ def progress(bundle: LoadedBundle, prepared: Prepared, state: DecodingState) -> 
         steps=plan.steps,
         committed=int((~state.masked).sum()),
         total=len(state.ids),
-        commits=_tokens(new, state.ids, state.confidence),
-        guesses=_tokens(guessed, state.guesses, state.guess_confidence),
+        commits=_tokens(bundle, new, state.ids, state.confidence),
+        guesses=_tokens(bundle, guessed, state.guesses, state.guess_confidence),
         text=whole_words(bundle.tokenizer.decode(answer.text)) if "text" in preset.outputs else None,
         audio=answer.audio,
         image=image,
@@ -40,5 +40,15 @@ def whole_words(text: str) -> str:
     return words[0].rstrip() if len(words) == 2 else ""
 
 
-def _tokens(positions: Tensor, ids: Tensor, confidence: Tensor) -> Tokens:
-    return Tokens(tuple(positions.tolist()), tuple(ids[positions].tolist()), tuple(confidence[positions].tolist()))
+def _tokens(bundle: LoadedBundle, positions: Tensor, ids: Tensor, confidence: Tensor) -> Tokens:
+    codes = (bundle.vocabulary.audio, bundle.vocabulary.image)
+    found = ids[positions].tolist()
+    return Tokens(
+        positions=tuple(positions.tolist()),
+        ids=tuple(found),
+        confidence=tuple(confidence[positions].tolist()),
+        texts=tuple(
+            None if any(token in kind for kind in codes) else bundle.tokenizer.decode([token], skip_special=False)
+            for token in found
+        ),
+    )

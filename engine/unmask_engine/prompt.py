@@ -5,17 +5,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from torch import Tensor
-
+from unmask_engine.canvas import Paste, blank
 from unmask_engine.choose import choose_preset
-from unmask_engine.layout import MAX_PROMPT_TOKENS, Content, Prompt, count_tokens, lay_out, too_long, without_slots
+from unmask_engine.edit import edited
+from unmask_engine.layout import MAX_PROMPT_TOKENS, Content, count_tokens, lay_out, too_long, without_slots
 from unmask_engine.loaded import LoadedBundle
 from unmask_engine.preset import Preset
-from unmask_engine.request import AudioPart, GenerationRequest, ImagePart, Modality, Part, RequestError, TextPart
-from unmask_engine.settings import Settings, resolve_settings
-from unmask_engine.state import IdRanges, Plan, canvas_of
+from unmask_engine.request import (
+    MAX_CANVAS_TOKENS,
+    AudioPart,
+    GenerationRequest,
+    ImagePart,
+    Modality,
+    RequestError,
+    TextPart,
+)
+from unmask_engine.settings import resolve_settings
+from unmask_engine.state import Plan
 
-MAX_CANVAS_TOKENS: Final = 2048
 MAX_TEXT_CHARACTERS: Final = 200_000  # no text of this length fits MAX_PROMPT_TOKENS; tokenising it takes seconds
 
 
@@ -28,6 +35,7 @@ class Prepared:
     plan: Plan
     input_tokens: Mapping[Modality, int]
     encode_ms: float
+    paste: Paste | None = None  # of an edit
 
 
 def prepare(bundle: LoadedBundle, request: GenerationRequest) -> Prepared:
@@ -36,13 +44,23 @@ def prepare(bundle: LoadedBundle, request: GenerationRequest) -> Prepared:
     preset = choose_preset(bundle.presets, request)
     outputs = tuple(modality for modality in preset.outputs if modality in request.outputs or not request.outputs)
     _check_codecs(bundle, preset, outputs)
-    content = _content(request.parts, request.instructions)
+    content = _content(request)
     text_tokens = len(bundle.tokenizer.encode_plain(content.text))
-    if text_tokens > MAX_PROMPT_TOKENS:  # before any picture or sound is encoded
-        raise too_long(text_tokens)
+    said_tokens = text_tokens + sum(len(bundle.tokenizer.encode_plain(turn.text)) for turn in content.history)
+    if said_tokens > MAX_PROMPT_TOKENS:  # before any picture or sound is encoded
+        raise too_long(said_tokens)
     prompt = lay_out(bundle, preset.messages, content)
-    length = _canvas_length(preset, request, text_tokens, len(prompt.ids))
-    settings = resolve_settings(preset, request.decoding, length)
+    decoding = request.decoding
+    paste: Paste | None = None
+    if request.edit is not None:
+        canvas, paste = edited(bundle, preset, request.edit, content.text, decoding)
+        num_tokens = int((canvas.ids == bundle.vocabulary.mask).sum())
+    else:
+        num_tokens = _canvas_length(preset, request, content.text, text_tokens, len(prompt.ids))
+        canvas = blank(
+            bundle.vocabulary, preset, num_tokens, compat=decoding.reference_compat, constrain=decoding.constrain
+        )
+    settings = resolve_settings(preset, decoding, num_tokens)
     unconditional = None
     if settings.guidance > 0:
         nothing = Content(instructions=request.instructions)
@@ -53,67 +71,24 @@ def prepare(bundle: LoadedBundle, request: GenerationRequest) -> Prepared:
                 param="decoding.reference_compat",
                 code="prompt_too_short",
             )
-    plan = _plan(bundle, preset, settings, length, prompt, unconditional, request.decoding.constrain)
-    elapsed_ms = (time.perf_counter() - started) * 1e3
-    return Prepared(preset, outputs, plan, count_tokens(bundle, prompt), elapsed_ms)
-
-
-def _plan(
-    bundle: LoadedBundle,
-    preset: Preset,
-    settings: Settings,
-    length: int,
-    prompt: Prompt,
-    unconditional: Tensor | None,
-    constrain: bool,
-) -> Plan:
-    vocabulary = bundle.vocabulary
-    compat = settings.reference_compat
-    pins = {
-        pin.position(length): vocabulary.special[pin.token] for pin in preset.pins if pin.in_reference or not compat
-    }
-    if len(pins) >= length or not all(0 <= position < length for position in pins):
-        raise RequestError(
-            f"max_tokens {length} leaves no room for an answer of task {preset.task}",
-            param="decoding.max_tokens",
-            code="max_tokens_out_of_range",
-        )
-    starts = [position for position, token in pins.items() if token == vocabulary.special["begin_of_audio"]]
-    return Plan(
+    plan = Plan(
         settings=settings,
         prompt=prompt.embeddings,
         unconditional=unconditional,
-        canvas=canvas_of(length, vocabulary.mask, pins),
-        allowed=_allowed(bundle, preset, length, pins, constrain and not compat),
-        mask=vocabulary.mask,
-        end=None if compat else vocabulary.end,
-        end_from=starts[0] if starts else 0,
+        canvas=canvas.ids,
+        allowed=canvas.allowed,
+        mask=bundle.vocabulary.mask,
+        end=None if settings.reference_compat else bundle.vocabulary.end,
+        end_from=canvas.end_from,
     )
+    elapsed_ms = (time.perf_counter() - started) * 1e3
+    return Prepared(preset, outputs, plan, count_tokens(bundle, prompt), elapsed_ms, paste)
 
 
-def _allowed(
-    bundle: LoadedBundle, preset: Preset, length: int, pins: Mapping[int, int], constrain: bool
-) -> tuple[IdRanges, ...]:
-    """Inside a framed image its codes alone; where speech is spoken its codes and frame; elsewhere everything."""
-    vocabulary = bundle.vocabulary
-    at = {token: position for position, token in pins.items()}
-    image = range(
-        at.get(vocabulary.special["begin_of_image"], length), at.get(vocabulary.special["end_of_image"], length)
-    )
-    speech_from = at.get(vocabulary.special["begin_of_audio"], 0) if "audio" in preset.outputs else length
-    allowed = []
-    for position in range(length):
-        if constrain and position in image:
-            allowed.append(vocabulary.image_span)
-        elif constrain and position >= speech_from:
-            allowed.append(vocabulary.audio_span)
-        else:
-            allowed.append(vocabulary.everything)
-    return tuple(allowed)
-
-
-def _canvas_length(preset: Preset, request: GenerationRequest, text_tokens: int, prompt_tokens: int) -> int:
-    length = preset.canvas.length(text_tokens, prompt_tokens)
+def _canvas_length(
+    preset: Preset, request: GenerationRequest, text: str, text_tokens: int, prompt_tokens: int
+) -> int:
+    length = preset.canvas.length(text_tokens, prompt_tokens, len(text))
     asked = request.decoding.max_tokens
     if asked is not None and "image" in preset.outputs and asked != length:
         raise RequestError(
@@ -140,8 +115,9 @@ def _canvas_length(preset: Preset, request: GenerationRequest, text_tokens: int,
     return length
 
 
-def _content(parts: tuple[Part, ...], instructions: str | None) -> Content:
-    """All texts as one, and at most one image and one recording."""
+def _content(request: GenerationRequest) -> Content:
+    """All texts as one, at most one image and one recording, and the dialogue before them."""
+    parts = request.parts
     texts = [part.text for part in parts if isinstance(part, TextPart)]
     images = [part for part in parts if isinstance(part, ImagePart)]
     recordings = [part for part in parts if isinstance(part, AudioPart)]
@@ -151,14 +127,21 @@ def _content(parts: tuple[Part, ...], instructions: str | None) -> Content:
     text = "\n".join(texts)
     if texts and not text.strip():
         raise RequestError("the text is empty", param="input", code="text_empty")
-    characters = len(text) + len(instructions or "")
+    said = (request.instructions or "", *(turn.text for turn in request.history))
+    characters = len(text) + sum(map(len, said))
     if characters > MAX_TEXT_CHARACTERS:
         raise RequestError(
             f"the text has {characters:,} characters, at most {MAX_TEXT_CHARACTERS:,} are allowed",
             param="input",
             code="input_too_long",
         )
-    return Content(text, images[0] if images else None, recordings[0] if recordings else None, instructions)
+    return Content(
+        text,
+        images[0] if images else None,
+        recordings[0] if recordings else None,
+        request.instructions,
+        request.history,
+    )
 
 
 def _check_codecs(bundle: LoadedBundle, preset: Preset, outputs: tuple[Modality, ...]) -> None:

@@ -1,10 +1,12 @@
 """The nouns of a generation: what goes in, what comes out. Samples and pixels, no bytes, no HTTP."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+MAX_CANVAS_TOKENS: Final = 2048
 
 Modality = Literal["text", "audio", "image"]
 Algorithm = Literal["entropy", "entropy-penalty", "maskgit_plus", "topk_margin", "origin"]
@@ -51,12 +53,43 @@ class Decoding:
 
 
 @dataclass(frozen=True)
+class Turn:
+    """An earlier message of a dialogue; what it showed or said is there as text."""
+
+    role: Literal["system", "user", "assistant"]
+    text: str
+
+
+@dataclass(frozen=True)
+class Span:
+    """Seconds of a recording to be said anew."""
+
+    start: float
+    end: float
+    text: str | None = None  # what is to be heard there; the whole wording is the request's text
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What is to be made anew in something given; all else of it comes back as it is.
+
+    An image takes a mask, a recording spans, a text has holes `[MASK:n]` of n tokens each.
+    """
+
+    target: Part
+    mask: NDArray[np.bool_] | None = None  # (H, W) of the image, True where it is to be drawn anew
+    spans: tuple[Span, ...] = ()
+
+
+@dataclass(frozen=True)
 class GenerationRequest:
     parts: tuple[Part, ...]
     outputs: tuple[Modality, ...]
     task: str = "auto"
     instructions: str | None = None
     decoding: Decoding = field(default_factory=Decoding)
+    history: tuple[Turn, ...] = ()  # what was said before `parts`
+    edit: Edit | None = None  # `parts` say what is to be there
 
 
 @dataclass(frozen=True)
@@ -77,6 +110,12 @@ class Timings:
 
 
 @dataclass(frozen=True)
+class TextToken:
+    text: str
+    confidence: float | None  # when it was committed; None where it was given
+
+
+@dataclass(frozen=True)
 class Generation:
     """The finished answer of one request."""
 
@@ -89,16 +128,18 @@ class Generation:
     truncated: bool  # the canvas filled up before the end mark
     usage: Usage
     timings: Timings
+    text_tokens: tuple[TextToken, ...] = ()  # of `text`
     cancelled: bool = False  # stopped by its caller: what is there may be incomplete, an image is left out
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Canvas positions with their ids and confidence."""
+    """Canvas positions with their ids and confidence, and what the ids say."""
 
     positions: tuple[int, ...]
     ids: tuple[int, ...]
     confidence: tuple[float, ...]
+    texts: tuple[str | None, ...] = ()  # None for a code of speech or of an image
 
 
 @dataclass(frozen=True)

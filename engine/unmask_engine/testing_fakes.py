@@ -161,6 +161,14 @@ class FakeSpeechCodec:
         return (ids.float() / NUM_AUDIO_CODES).repeat_interleave(10)
 
 
+class FakeSpeechTokenizer:
+    """A code of 80 ms at 16 kHz is the level of its samples: the inverse of FakeSpeechCodec."""
+
+    def encode(self, samples: Tensor) -> Tensor:
+        levels = torch.stack([part.mean() for part in torch.split(samples, 1280)])
+        return (levels * NUM_AUDIO_CODES).round().long().clamp(0, NUM_AUDIO_CODES - 1)
+
+
 def fake_frontend(samples: NDArray[np.float32]) -> Tensor:
     """One row of two features for 1000 samples."""
     num_rows = len(samples) // 1000
@@ -180,6 +188,7 @@ def fake_bundle(model: Model | None = None, presets: tuple[Preset, ...] = OMNI_P
         image_codec=FakeImageCodec(),
         speech_frontend=fake_frontend,
         speech_codec=FakeSpeechCodec(),
+        speech_tokenizer=FakeSpeechTokenizer(),
         image_input_size=64,
         image_grid=16,
     )

@@ -48,6 +48,17 @@ class Vocabulary:
         return ((0, self.size),)
 
     @property
+    def text(self) -> tuple[tuple[int, int], ...]:
+        """What a position amid text may hold: tokenizers number their ordinary tokens first, the added ones after."""
+        added = [token for role, token in self.special.items() if role != "newline"]
+        return ((0, min(*added, self.audio.start, self.image.start)),)
+
+    @property
+    def audio_codes(self) -> tuple[tuple[int, int], ...]:
+        """What a position amid speech may hold: speech codes only."""
+        return (_range(self.audio),)
+
+    @property
     def audio_span(self) -> tuple[tuple[int, int], ...]:
         """What a position of a spoken answer may hold: speech codes and the tokens that frame and end them."""
         frame = ("begin_of_audio", "end_of_audio", "im_end", "newline", "pad")

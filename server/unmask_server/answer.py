@@ -5,7 +5,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi.responses import JSONResponse, Response
 
@@ -85,20 +85,43 @@ def answer(
     started: float,
 ) -> Response:
     """Encodes the media (slow: call it in a worker thread). `started` is the request's `time.perf_counter()`."""
+    body = whole_answer(finished, outputs, id=new_id(), model=model, extras=extras, started=started)
+    if raw is None:
+        return JSONResponse(as_json(body))
+    for part in body.output:
+        if not isinstance(part, TextAnswer) and part.type == raw.modality:
+            return Response(base64.b64decode(part.data), media_type=MIME[part.format])
+    message = f"The model answered without {raw.modality}; ask for JSON to see what it answered."
+    raise RequestError(message, param="accept", code="no_output")
+
+
+def whole_answer(
+    finished: Finished,
+    outputs: Sequence[Output],
+    *,
+    id: str,
+    model: str,
+    extras: Sequence[str],
+    started: float,
+    first_output_ms: float | None = None,
+) -> GenerateAnswer:
+    """Slow, as `answer` is. `first_output_ms` where something of it has left already."""
     generation = finished.generation
     encoding = time.perf_counter()
     outputs = outputs or with_formats([Output(type=modality) for modality in MODALITIES], None)
     parts = [part for output in outputs if (part := _part(generation, output)) is not None]
-    encode_ms = 1000 * (time.perf_counter() - encoding)
-    if raw is not None:
-        for part in parts:
-            if not isinstance(part, TextAnswer) and part.type == raw.modality:
-                return Response(base64.b64decode(part.data), media_type=MIME[part.format])
-        message = f"The model answered without {raw.modality}; ask for JSON to see what it answered."
-        raise RequestError(message, param="accept", code="no_output")
-    total_ms = 1000 * (time.perf_counter() - started)
-    body = GenerateAnswer(
-        id=f"gen_{uuid.uuid4().hex}",
+    now = time.perf_counter()
+    total_ms = 1000 * (now - started)
+    timings = TimingsAnswer(
+        queue_ms=round(finished.queue_ms, 3),
+        encode_ms=round(generation.timings.encode_ms, 3),
+        decode_ms=round(generation.timings.decode_ms, 3),
+        media_ms=round(generation.timings.media_ms + 1000 * (now - encoding), 3),
+        first_output_ms=round(total_ms if first_output_ms is None else first_output_ms, 3),
+        total_ms=round(total_ms, 3),
+    )
+    return GenerateAnswer(
+        id=id,
         created=int(time.time()),
         model=model,
         task=generation.task,
@@ -111,14 +134,20 @@ def answer(
             steps=generation.usage.steps,
             forward_passes=generation.usage.forward_passes,
         ),
-        timings=_timings(finished, encode_ms, total_ms) if "timings" in extras else None,
+        timings=timings if "timings" in extras else None,
         tokens=list(generation.token_ids) if "tokens" in extras else None,
         confidence=list(generation.confidence) if "confidence" in extras else None,
     )
-    left_out = {
-        name for name in ("incomplete_reason", "timings", "tokens", "confidence") if getattr(body, name) is None
-    }
-    return JSONResponse(body.model_dump(mode="json", exclude=left_out))
+
+
+def as_json(body: GenerateAnswer) -> dict[str, Any]:
+    """The answer's JSON values; what was not asked for is left out."""
+    optional = ("incomplete_reason", "timings", "tokens", "confidence")
+    return body.model_dump(mode="json", exclude={name for name in optional if getattr(body, name) is None})
+
+
+def new_id() -> str:
+    return f"gen_{uuid.uuid4().hex}"
 
 
 def _part(generation: Generation, output: Output) -> TextAnswer | AudioAnswer | ImageAnswer | None:
@@ -148,15 +177,3 @@ def _written_rate(format: AudioFormat, rate: int) -> int:
     if format == "opus":
         return rate if rate in OPUS_RATES else 48_000
     return 44_100 if format == "mp3" and rate not in MP3_RATES else rate
-
-
-def _timings(finished: Finished, encode_ms: float, total_ms: float) -> TimingsAnswer:
-    timings = finished.generation.timings
-    return TimingsAnswer(
-        queue_ms=round(finished.queue_ms, 3),
-        encode_ms=round(timings.encode_ms, 3),
-        decode_ms=round(timings.decode_ms, 3),
-        media_ms=round(timings.media_ms + encode_ms, 3),
-        first_output_ms=round(total_ms, 3),  # nothing leaves before the end while there is no streaming
-        total_ms=round(total_ms, 3),
-    )

@@ -3,25 +3,52 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi_offline import FastAPIOffline
 
-from unmask_server import generate, status
-from unmask_server.bridge import EngineThread, GenerationEngine
+from unmask_server import (
+    generate,
+    openai_chat,
+    openai_completions,
+    openai_images,
+    openai_responses,
+    openai_speech,
+    openai_transcriptions,
+    openai_voices,
+    status,
+)
+from unmask_server.admission import Admission
+from unmask_server.bridge import EngineThread
+from unmask_server.drain import Drain
+from unmask_server.engine_protocol import GenerationEngine
 from unmask_server.errors import install_error_handlers
-from unmask_server.middleware import BodyLimit, RequestIds
-from unmask_server.schema import GenerateRequest
+from unmask_server.metrics import Metrics
+from unmask_server.middleware import BodyLimit, Observed, RequestIds
+from unmask_server.openapi import install_openapi
+from unmask_server.playground import mount_playground
+from unmask_server.realtime.routes import router as realtime_router
+from unmask_server.realtime.secrets import Secrets
 from unmask_server.settings import Settings
-from unmask_server.status import unmask_version
+from unmask_server.spoken_replies import SpokenReplies
+from unmask_server.status import gauges, unmask_version
 
-SCHEMA_REF = "#/components/schemas/{model}"
 
+def create_app(
+    load_engine: Callable[[], GenerationEngine],
+    settings: Settings | None = None,
+    on_crash: Callable[[], None] = lambda: None,
+) -> FastAPI:
+    """`load_engine` runs on the engine thread once the server listens; until it returns, `/ready` answers 503.
 
-def create_app(load_engine: Callable[[], GenerationEngine], settings: Settings | None = None) -> FastAPI:
-    """`load_engine` runs on the engine thread once the server listens; until it returns, `/ready` answers 503."""
+    `on_crash` is called on that thread when it ends before its time; from then on `/health` answers 503.
+    """
     settings = settings or Settings()
-    bridge = EngineThread(load_engine, settings)
+    metrics = Metrics(unmask_version())
+    bridge = EngineThread(load_engine, settings, metrics, on_crash)
+    drain = Drain()
+    metrics.show(lambda: gauges(bridge, drain))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -29,49 +56,45 @@ def create_app(load_engine: Callable[[], GenerationEngine], settings: Settings |
         yield
         await asyncio.to_thread(bridge.stop)
 
-    app = FastAPI(
+    app = FastAPIOffline(
         title="Unmask",
         version=unmask_version(),
         description="Any-to-any generation by a masked discrete diffusion model.",
         lifespan=lifespan,
+        docs_url="/docs",
         redoc_url=None,
     )
     app.state.settings = settings
     app.state.bridge = bridge
+    app.state.drain = drain
+    app.state.metrics = metrics
     app.state.media_slots = asyncio.Semaphore(settings.max_media_threads)
+    app.state.spoken_replies = SpokenReplies()
+    app.state.realtime_secrets = Secrets()
     app.include_router(generate.router)
+    app.include_router(openai_chat.router)
+    app.include_router(openai_completions.router)
+    app.include_router(openai_images.router)
+    app.include_router(openai_responses.router)
+    app.include_router(openai_speech.router)
+    app.include_router(openai_transcriptions.router)
+    app.include_router(openai_voices.router)
+    app.include_router(realtime_router)
     app.include_router(status.router)
+    mount_playground(app)
     install_error_handlers(app)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(RequestIds)  # added last: outermost
-    _document_body(app)
+    # Each is added around those before it.
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, timeout_s=settings.receive_timeout)
+    app.add_middleware(Admission, settings=settings, drain=drain, metrics=metrics)
+    app.add_middleware(Observed, metrics=metrics)
+    app.add_middleware(RequestIds)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "x-unmask-warning", "retry-after"],
+        )
+    install_openapi(app)
     return app
-
-
-def _document_body(app: FastAPI) -> None:
-    # The route reads its body itself (a bound while reading, JSON or multipart), so FastAPI cannot see the schema.
-    make = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            document = make()
-            schema = GenerateRequest.model_json_schema(ref_template=SCHEMA_REF)
-            document["components"]["schemas"] |= schema.pop("$defs") | {"GenerateRequest": schema}
-            ref = {"$ref": SCHEMA_REF.format(model="GenerateRequest")}
-            document["paths"]["/v1/generate"]["post"]["requestBody"] = {
-                "required": True,
-                "content": {
-                    "application/json": {"schema": ref},
-                    "multipart/form-data": {
-                        "schema": {
-                            "type": "object",
-                            "properties": {"request": ref},
-                            "required": ["request"],
-                            "additionalProperties": {"type": "string", "format": "binary"},
-                        }
-                    },
-                },
-            }
-        return app.openapi_schema or document
-
-    app.openapi = openapi  # type: ignore[method-assign]

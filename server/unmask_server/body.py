@@ -5,9 +5,10 @@ import base64
 import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from fastapi import Request
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
 from unmask_engine.media import MediaLimits, read_audio, read_image
@@ -17,6 +18,7 @@ from unmask_server.schema import GenerateRequest
 from unmask_server.schema import Part as WirePart
 
 JSON_TYPES = ("application/json", "application/x-www-form-urlencoded")  # the latter is what `curl -d` says of JSON
+Model = TypeVar("Model", bound=BaseModel)
 MAX_FILES = 16  # files of one multipart request
 REMOTE = ("http:", "https:", "file:", "ftp:", "s3:")
 
@@ -40,11 +42,23 @@ async def read_body(request: Request, max_bytes: int) -> Body:
     )
 
 
+async def read_json(request: Request, model: type[Model]) -> Model:
+    """The body as JSON, whatever the content type says of it."""
+    try:
+        return model.model_validate_json(await request.body())
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
 async def read_parts(body: Body, parts: list[WirePart], param: str, limits: MediaLimits) -> tuple[Part, ...]:
-    """Decodes all media in a worker thread; `param` is where the parts stand in the request."""
-    return await asyncio.to_thread(
-        lambda: tuple(_read_part(part, body.files, f"{param}[{i}]", limits) for i, part in enumerate(parts))
-    )
+    """Decodes media in a worker thread; `param` is where the parts stand in the request."""
+
+    def read() -> tuple[Part, ...]:
+        return tuple(read_part(part, body.files, f"{param}[{i}]", limits) for i, part in enumerate(parts))
+
+    if all(part.type == "text" for part in parts):
+        return read()  # a thread would cost more than it
+    return await asyncio.to_thread(read)
 
 
 def _parse(text: bytes | str) -> GenerateRequest:
@@ -81,9 +95,16 @@ async def _read_multipart(request: Request, max_bytes: int) -> Body:
     return body
 
 
-def _read_part(part: WirePart, files: Mapping[str, bytes], param: str, limits: MediaLimits) -> Part:
+def read_part(part: WirePart, files: Mapping[str, bytes], param: str, limits: MediaLimits) -> Part:
+    """Decodes the media of one part (slow: call it in a worker thread)."""
     if part.type == "text":
         return TextPart(part.text or "")
+    data, param = media_bytes(part, files, param)
+    return read_image(data, limits, param=param) if part.type == "image" else read_audio(data, limits, param=param)
+
+
+def media_bytes(part: WirePart, files: Mapping[str, bytes], param: str) -> tuple[bytes, str]:
+    """The bytes of an image or a sound, and the name of the field that has them."""
     if part.file is not None:
         if part.file not in files:
             raise RequestError(
@@ -91,13 +112,11 @@ def _read_part(part: WirePart, files: Mapping[str, bytes], param: str, limits: M
                 param=f"{param}.file",
                 code="missing_file",
             )
-        param, data = f"{param}.file", files[part.file]
-    else:
-        param, data = f"{param}.data", _decode(part.data or "", f"{param}.data")
-    return read_image(data, limits, param=param) if part.type == "image" else read_audio(data, limits, param=param)
+        return files[part.file], f"{param}.file"
+    return decode_base64(part.data or "", f"{param}.data"), f"{param}.data"
 
 
-def _decode(text: str, param: str) -> bytes:
+def decode_base64(text: str, param: str) -> bytes:
     """base64, bare or in a data: URL. The server fetches nothing, so other URLs are refused."""
     if text[:8].lower().startswith(REMOTE):
         message = f"{param} is a URL; this server fetches nothing. Send base64 or a data: URL."

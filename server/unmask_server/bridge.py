@@ -10,69 +10,27 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unmask_engine.preset import Preset
-from unmask_engine.request import Generation, GenerationRequest, ImagePart, Progress
-from unmask_server.errors import ServerError
+from unmask_engine.request import Generation, GenerationRequest, ImagePart, Progress, Tokens
+from unmask_engine.work import Work
+from unmask_server.engine_protocol import GenerationEngine
+from unmask_server.errors import NO_RETRY, ServerError
+from unmask_server.mailbox import Mailbox
+from unmask_server.metrics import Metrics
 from unmask_server.settings import Settings
 
 log = logging.getLogger("unmask")
 
 STOP_S = 5.0
-State = Literal["loading", "ready", "failed", "stopped"]
-
-
-class Description(Protocol):
-    @property
-    def presets(self) -> Sequence[Preset]: ...
-
-
-class Running(Protocol):
-    """A request in the engine."""
-
-    @property
-    def error(self) -> Exception | None:
-        """Why it could not be decoded."""
-
-
-class GenerationEngine(Protocol):
-    """What the server asks of an engine. All but `answer` is called on the engine thread only."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def bundle(self) -> Description: ...
-
-    def prepare(self, request: GenerationRequest, waited_ms: float = 0.0) -> Any:
-        """Raises RequestError for a request that cannot be decoded."""
-
-    def submit(
-        self, prepared: Any, on_progress: Callable[[Progress], None] | None = None, interactive: bool = False
-    ) -> Any:
-        """What `prepare` returned takes part from the next step on; -> Running."""
-
-    def cancel(self, running: Any) -> None:
-        """Takes a Running out."""
-
-    def step(self) -> Sequence[Any]:
-        """Decodes one step; the Running that are finished by it or have failed."""
-
-    def speak(self, running: Any, codes: Sequence[int]) -> NDArray[np.float32]:
-        """The samples that become known by these first codes of a Running's speech; on the media thread."""
-
-    def draw(self, codes: Sequence[int]) -> ImagePart:
-        """The picture of image codes; on the media thread."""
-
-    def answer(self, running: Any) -> Generation:
-        """The media of a Running that has left; on the media thread."""
+State = Literal["loading", "ready", "failed", "crashed", "stopped"]
 
 
 @dataclass(frozen=True)
@@ -94,6 +52,7 @@ class Spoken:
     """The next samples of the answer's speech."""
 
     samples: NDArray[np.float32]
+    sample_rate: int
 
 
 @dataclass(frozen=True)
@@ -113,6 +72,21 @@ class Finished:
 
 
 Event = Queued | Admitted | Progress | Spoken | Preview | Finished
+
+
+def _merged(old: Event | Exception, new: Event | Exception) -> Event | Exception | None:
+    if isinstance(old, Progress) and isinstance(new, Progress):
+        commits = (old.commits, new.commits)
+        return replace(
+            new,
+            commits=Tokens(
+                positions=tuple(chain.from_iterable(tokens.positions for tokens in commits)),
+                ids=tuple(chain.from_iterable(tokens.ids for tokens in commits)),
+                confidence=tuple(chain.from_iterable(tokens.confidence for tokens in commits)),
+                texts=tuple(chain.from_iterable(tokens.texts for tokens in commits)),
+            ),
+        )
+    return new if isinstance(old, Preview) and isinstance(new, Preview) else None
 
 
 @dataclass(frozen=True)
@@ -141,9 +115,17 @@ class _Job:
 class EngineThread:
     """Loads the engine and runs it, both on one thread of its own."""
 
-    def __init__(self, load: Callable[[], GenerationEngine], settings: Settings) -> None:
+    def __init__(
+        self,
+        load: Callable[[], GenerationEngine],
+        settings: Settings,
+        metrics: Metrics,
+        on_crash: Callable[[], None],  # on the engine thread, which ends with it
+    ) -> None:
         self._load = load
         self._settings = settings
+        self._metrics = metrics
+        self._on_crash = on_crash
         self._waiting: deque[_Job] = deque()
         self._active: list[_Job] = []  # of the engine thread
         self._changed = threading.Condition()
@@ -151,6 +133,30 @@ class EngineThread:
         self._media = ThreadPoolExecutor(max_workers=1, thread_name_prefix="media")
         self._state: State = "loading"
         self._engine: GenerationEngine | None = None
+        self._work = Work()
+
+    @property
+    def is_alive(self) -> bool:
+        """False once the engine has failed for good."""
+        return self._state not in ("failed", "crashed")
+
+    @property
+    def is_at_work(self) -> bool:
+        """The thread runs, be it that it loads, waits for requests or has not noticed yet that it was stopped."""
+        return self._thread.is_alive()
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def num_running(self) -> int:
+        return len(self._active)
+
+    @property
+    def tokens_in_flight(self) -> int:
+        """As of the last step."""
+        return self._work.tokens_in_flight if self._active else 0
 
     @property
     def engine(self) -> GenerationEngine:
@@ -163,14 +169,15 @@ class EngineThread:
         self._thread.start()
 
     def stop(self) -> None:
-        """Fails what waits and what runs, and waits for the thread to end; not for a long load, though."""
+        """Fails what waits and what runs, and waits for the thread to end; not for a load or a long step, though."""
         with self._changed:
+            patience_s = 0.0 if self._state == "loading" else STOP_S
             self._state = "stopped"
             for job in self._waiting:
                 job.tell(self._unavailable())
             self._waiting.clear()
             self._changed.notify_all()
-        self._thread.join(STOP_S)
+        self._thread.join(patience_s)
         self._media.shutdown(wait=False, cancel_futures=True)
 
     async def generate(self, request: GenerationRequest, interactive: bool = False) -> Finished:
@@ -180,36 +187,56 @@ class EngineThread:
                 return event
         raise self._unavailable()
 
-    async def stream(self, request: GenerationRequest, wants: Wants, interactive: bool = False) -> AsyncIterator[Event]:
+    async def stream(
+        self, request: GenerationRequest, wants: Wants, interactive: bool = False
+    ) -> AsyncGenerator[Event]:
         """The request's events, Finished last; raises what went wrong. Closing it frees the place or the rows.
 
-        Nothing is lost to a slow reader but previews.
+        A slow reader gets the steps it has not read in time as one; it loses guesses and previews, nothing else.
         """
-        loop, events = asyncio.get_running_loop(), asyncio.Queue[Event | Exception]()
+        loop, events = asyncio.get_running_loop(), Mailbox[Event | Exception](_merged)
 
         def tell(event: Event | Exception) -> None:
             with contextlib.suppress(RuntimeError):  # the loop is gone: so is the reader
-                loop.call_soon_threadsafe(events.put_nowait, event)
+                loop.call_soon_threadsafe(events.put, event)
 
         job = _Job(request, wants, interactive, tell)
+        limit_s = self._settings.request_timeout
+        give_up_at = loop.time() + limit_s if limit_s else None
+        with self._metrics.request() as watch:
+            try:
+                self._enqueue(job)
+                while True:
+                    event = await self._next(events, give_up_at)
+                    if isinstance(event, Finished):
+                        watch.finished(event.generation)
+                        yield event
+                        return
+                    if isinstance(event, Admitted):
+                        watch.admitted(event.queue_ms / 1e3)
+                    elif not isinstance(event, Queued):
+                        watch.has_output()
+                    yield event
+            finally:
+                job.abandoned = True
+
+    async def _next(self, events: Mailbox[Event | Exception], give_up_at: float | None) -> Event:
         try:
-            self._enqueue(job)
-            while True:
+            async with asyncio.timeout_at(give_up_at):
                 event = await events.get()
-                if isinstance(event, Exception):
-                    raise event
-                yield event
-                if isinstance(event, Finished):
-                    return
-        finally:
-            job.abandoned = True
+        except TimeoutError:
+            message = f"The answer took longer than {self._settings.request_timeout:g} s, the limit of this server."
+            raise ServerError(503, message, "request_timeout", self._retry_after | NO_RETRY) from None
+        if isinstance(event, Exception):
+            raise event
+        return event
 
     def _enqueue(self, job: _Job) -> None:
         with self._changed:
             if self._state != "ready":
                 raise self._unavailable()
             waiting = sum(not job.abandoned for job in self._waiting)
-            if waiting >= self._settings.max_waiting:
+            if waiting >= self._settings.max_queue:
                 message = f"{waiting} requests are waiting, as many as this server queues; try again later."
                 raise ServerError(503, message, "overloaded", self._retry_after)
             if waiting or len(self._active) >= self._settings.max_batch:
@@ -227,13 +254,29 @@ class EngineThread:
         with self._changed:
             if self._state == "loading":
                 self._state = "ready"
-        while self._state != "stopped":
-            for job in self._arrivals():
-                self._join(engine, job)
-            self._cancel_abandoned(engine)
-            self._step(engine)
+        try:
+            while self._state != "stopped":
+                for job in self._arrivals():
+                    self._join(engine, job)
+                self._cancel_abandoned(engine)
+                self._step(engine)
+        except BaseException:
+            if self._state != "stopped":
+                self._crash()
         for job in self._active:
             job.tell(self._unavailable())
+
+    def _crash(self) -> None:
+        log.critical("the engine has crashed", exc_info=True)
+        with self._changed:
+            self._state = "crashed"
+            for job in self._waiting:
+                job.tell(self._unavailable())
+            self._waiting.clear()
+        for job in self._active:
+            job.tell(ServerError(500, "The engine has crashed on the way to this answer.", "engine_failed", NO_RETRY))
+        self._active.clear()
+        self._on_crash()
 
     def _arrivals(self) -> list[_Job]:
         """Who joins now; blocks while there is nothing to do."""
@@ -270,12 +313,12 @@ class EngineThread:
 
     def _speak(self, engine: GenerationEngine, job: _Job, codes: Sequence[int]) -> None:
         try:
-            samples = engine.speak(job.running, codes)
+            audio = engine.speak(job.running, codes)
         except Exception as error:
             job.tell(error)
             return
-        if len(samples):
-            job.tell(Spoken(samples))
+        if len(audio.samples):
+            job.tell(Spoken(audio.samples, audio.sample_rate))
 
     def _draw(self, engine: GenerationEngine, job: _Job, progress: Progress) -> None:
         try:
@@ -292,8 +335,11 @@ class EngineThread:
             self._active.remove(job)
 
     def _step(self, engine: GenerationEngine) -> None:
+        if not self._active:
+            return
+        began = time.perf_counter()
         try:
-            left = engine.step() if self._active else []
+            left = engine.step()
         except Exception as error:  # not one request's misfortune, or the engine would have kept it to that one
             log.exception("a step failed")
             for job in self._active:
@@ -301,6 +347,8 @@ class EngineThread:
                 job.tell(error)
             self._active.clear()
             return
+        self._work = engine.work
+        self._metrics.stepped(self._work, time.perf_counter() - began)
         for running in left:
             job = next(job for job in self._active if job.running is running)
             self._active.remove(job)
@@ -323,6 +371,7 @@ class EngineThread:
         messages = {
             "loading": "The model is still loading; try again in a moment.",
             "failed": "The model could not be loaded; the server's log says why.",
+            "crashed": "The engine has crashed; this server is about to end.",
         }
         message = messages.get(self._state, "The server is shutting down.")
         return ServerError(503, message, "not_ready", self._retry_after)

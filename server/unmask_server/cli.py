@@ -6,6 +6,9 @@ from typing import Annotated
 
 import typer
 
+from unmask_server.options import as_toml, with_settings
+from unmask_server.settings import Settings
+
 app = typer.Typer(
     name="unmask",
     help="Serve and run masked discrete diffusion models: text, speech and images in, text, speech and images out.",
@@ -17,7 +20,8 @@ app = typer.Typer(
 Model = Annotated[str, typer.Option("--model", "-m", help="A bundle: its name or its directory.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-DEFAULT_MODEL = "unmask-mini"
+# A command of another package reads its options itself.
+OWN_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def main() -> None:
@@ -30,18 +34,21 @@ def main() -> None:
         sys.exit(report(error))
 
 
-@app.command()
-def serve(
-    model: Model = DEFAULT_MODEL,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free port.")] = 8000,
-    device: Device = "auto",
-    log_level: Annotated[str, typer.Option(help="critical, error, warning, info or debug.")] = "warning",
-) -> None:
-    """Start the HTTP server."""
+def serve(settings: Settings, print_config: bool) -> None:
+    """Start the HTTP server.
+
+    Each option is an environment variable too, UNMASK_MAX_QUEUE for --max-queue, and a key of the TOML file that
+    --config names, max-queue. A flag goes before a variable, a variable before the file.
+    """
+    if print_config:
+        typer.echo(as_toml(settings))
+        return
     from unmask_server.commands.serve import serve
 
-    serve(model, device=device, host=host, port=port, log_level=log_level)
+    serve(settings)
+
+
+app.command(name="serve")(with_settings(serve))
 
 
 @app.command()
@@ -54,8 +61,8 @@ def generate(
         typer.Option("-o", "--output", help="Where the answer goes; .png, .wav, ... say what it is. Default: text."),
     ] = None,
     task: Annotated[str, typer.Option(help="asr, tts, t2i, ...; auto: from what goes in and out.")] = "auto",
-    model: Model = DEFAULT_MODEL,
-    device: Device = "auto",
+    model: Model = Settings.model,
+    device: Device = Settings.device,
     steps: Annotated[int | None, typer.Option(help="Decoding steps: fewer are faster.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Positions of the canvas.")] = None,
     block_size: Annotated[int | None, typer.Option(help="Decode left to right in blocks of this size.")] = None,
@@ -95,14 +102,33 @@ def generate(
     )
 
 
-@app.command(
-    name="eval", add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
-)
+@app.command()
+def realtime(
+    file: Annotated[Path, typer.Argument(help="A recording of one question.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="WAV file for the reply.")] = None,
+    url: Annotated[str, typer.Option(help="A server.")] = f"http://{Settings.host}:{Settings.port}",
+    api_key: Annotated[str | None, typer.Option(envvar="UNMASK_API_KEY", help="Where the server asks for one.")] = None,
+) -> None:
+    """Speak a recording to a server, in real time, and time its reply."""
+    from unmask_server.commands.realtime import realtime
+
+    realtime(file, url=url, api_key=api_key, output=output)
+
+
+@app.command(name="eval", add_help_option=False, context_settings=OWN_OPTIONS)
 def evaluate(context: typer.Context) -> None:
     """Score a bundle on held-out data; its options: unmask eval --help."""
     from unmask_server.commands.plugin import run_plugin
 
     run_plugin("eval", context.args)
+
+
+@app.command(add_help_option=False, context_settings=OWN_OPTIONS)
+def train(context: typer.Context) -> None:
+    """Make the built-in model, fine-tune a bundle, check training data; see: unmask train --help."""
+    from unmask_server.commands.plugin import run_plugin
+
+    run_plugin("train", context.args)
 
 
 @app.command()
@@ -136,6 +162,16 @@ def convert(
     from unmask_server.commands.bundles import convert
 
     convert(source, target)
+
+
+@app.command()
+def health(
+    port: Annotated[int, typer.Option(envvar="UNMASK_PORT", help="Of the server on this machine.")] = Settings.port,
+) -> None:
+    """Ask a running server whether it is ready; for health checks."""
+    from unmask_server.commands.health import health
+
+    health(port)
 
 
 @app.command()

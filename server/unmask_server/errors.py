@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from pydantic import ValidationError
@@ -19,8 +20,12 @@ STATUS_OF_CODE = {
     "unsupported_media": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     "unsupported_media_type": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
 }
+TYPE_OF_STATUS: dict[int, str] = {
+    HTTPStatus.UNAUTHORIZED: "authentication_error",
+    HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_error",
+}
 
-
+NO_RETRY = {"x-should-retry": "false"}  # clients that retry by themselves obey it
 CLIENT_LEFT = 499  # nobody reads it; it is what logs show
 
 
@@ -38,9 +43,27 @@ class ServerError(Exception):
 def envelope(
     status: int, message: str, code: str, param: str | None = None, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
+    return JSONResponse(_body(status, message, code, param), status_code=status, headers=dict(headers or {}))
+
+
+def error_body(error: Exception) -> dict[str, Any]:
+    """The envelope of what went wrong once a stream has begun and no status can be set any more."""
+    if isinstance(error, RequestError):
+        return _body(_status(error), error.message, error.code, error.param)
+    if isinstance(error, ServerError):
+        return _body(error.status, error.message, error.code)
+    message = "The server failed on this request; its log has the reason."
+    return _body(HTTPStatus.INTERNAL_SERVER_ERROR, message, "internal_error")
+
+
+def _body(status: int, message: str, code: str, param: str | None = None) -> dict[str, Any]:
     kind = "invalid_request_error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error"
-    body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
-    return JSONResponse(body, status_code=status, headers=dict(headers or {}))
+    kind = TYPE_OF_STATUS.get(status, kind)
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def _status(error: RequestError) -> int:
+    return STATUS_OF_CODE.get(error.code, HTTPStatus.BAD_REQUEST)
 
 
 def invalid(error: ValidationError) -> RequestError:
@@ -68,8 +91,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
 async def _on_request_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)
-    status = STATUS_OF_CODE.get(error.code, HTTPStatus.BAD_REQUEST)
-    return envelope(status, error.message, error.code, error.param)
+    return envelope(_status(error), error.message, error.code, error.param)
 
 
 async def _on_server_error(_: Request, error: Exception) -> Response:

@@ -3,72 +3,79 @@
 import asyncio
 import json
 import time
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from functools import partial
 
 from fastapi import APIRouter, Request, Response
 
 from unmask_engine.media import MediaLimits
-from unmask_engine.request import Decoding, GenerationRequest, RequestError
+from unmask_engine.request import Decoding, GenerationRequest, Modality, RequestError
 from unmask_server.answer import Raw, answer, raw_wanted, with_formats
 from unmask_server.body import Body, read_body, read_parts
 from unmask_server.bridge import EngineThread
-from unmask_server.errors import CLIENT_LEFT, ServerError
-from unmask_server.schema import ErrorAnswer, GenerateAnswer, GenerateRequest, Output
+from unmask_server.connection import while_connected
+from unmask_server.edit import read_edit
+from unmask_server.generate_stream import Telling
+from unmask_server.models import check_model
+from unmask_server.schema import GenerateAnswer, GenerateRequest, Output, Preview
 from unmask_server.settings import Settings
+from unmask_server.sse import begun, sse_response
 
 router = APIRouter()
-T = TypeVar("T")
 MAX_WARNED = 8  # unknown fields the warning header lists
 
-ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorAnswer} for status in (400, 404, 405, 413, 415, 500, 503)
-}
 
-
-@router.post("/v1/generate", response_model=GenerateAnswer, responses=ERRORS)
+@router.post("/v1/generate", response_model=GenerateAnswer)
 async def generate(request: Request) -> Response:
     """Generate text, speech or an image from any mix of text, speech and images.
 
     The body is JSON (`GenerateRequest`), or multipart with that JSON in the field `request` and media in file fields.
-    With `Accept: image/*` or `audio/*` and exactly one such output the answer is the bare bytes.
+    With `Accept: image/*` or `audio/*` and exactly one such output the answer is the bare bytes; with `stream` it comes
+    as server-sent events.
     """
     started = time.perf_counter()
     settings: Settings = request.app.state.settings
     bridge: EngineThread = request.app.state.bridge
-    name = bridge.engine.name
     raw = raw_wanted(request.headers.get("accept", ""))
     body = await read_body(request, settings.max_body_bytes)
     wire = body.request
-    _refuse_unsupported(wire)
-    if wire.model not in (None, name):
-        message = f"There is no model {wire.model!r} here; this server has: {name}."
-        raise RequestError(message, param="model", code="model_not_found")
+    _refuse_unsupported(wire, raw)
+    name = check_model(wire.model, request)
     outputs = with_formats(_outputs(wire, raw), raw)
     media_slots: asyncio.Semaphore = request.app.state.media_slots
     async with media_slots:
         work = await _engine_request(body, outputs, settings.media)
-    finished = await _while_connected(request, bridge.generate(work))
-    async with media_slots:
-        response = await asyncio.to_thread(
-            answer, finished, outputs, model=name, extras=wire.extras, raw=raw, started=started
-        )
+    if wire.stream:
+        telling = Telling(wire, outputs, name, started)
+        events = await while_connected(request, begun(bridge.stream(work, telling.wants)))
+        response: Response = sse_response(telling.frames(events, media_slots))
+    else:
+        finished = await while_connected(request, bridge.generate(work))
+        finish = partial(answer, finished, outputs, model=name, extras=wire.extras, raw=raw, started=started)
+        if finished.generation.audio is None and finished.generation.image is None:
+            response = finish()  # nothing to encode: a thread would cost more than it
+        else:
+            async with media_slots:
+                response = await asyncio.to_thread(finish)
     if wire.unknown_fields:
         response.headers["x-unmask-warning"] = _warning(wire.unknown_fields)
     return response
 
 
-def _refuse_unsupported(wire: GenerateRequest) -> None:
-    """What the wire format has but this version does not do; each message names what works instead."""
+def _refuse_unsupported(wire: GenerateRequest, raw: Raw | None) -> None:
+    """What this version does not do, or what does not go together; each message names what works instead."""
+    preview = wire.preview
     refused = {
         "stream": (
-            wire.stream,
-            "streaming is not supported yet; leave `stream` out and the whole answer comes at once",
+            wire.stream and raw is not None,
+            "events are not bare bytes; leave out `stream`, or the Accept header",
         ),
-        "edit": (wire.edit is not None, "editing is not supported yet; leave `edit` out"),
         "preview": (
-            wire.preview.every_steps > 0 or wire.preview.confidence,
-            "previews come with streaming, which is not supported yet",
+            not wire.stream and preview != Preview(),
+            "previews come with streaming; set `stream`, or leave `preview` out",
+        ),
+        "preview.confidence": (
+            preview.confidence and not preview.every_steps,
+            "confidence comes with the tokens; set `preview.every_steps`",
         ),
         "return": (
             "word_timestamps" in wire.extras,
@@ -85,7 +92,8 @@ def _outputs(wire: GenerateRequest, raw: Raw | None) -> list[Output]:
     if wire.output is None:
         if raw is not None:
             return [Output(type=raw.modality)]
-        return [Output(type="text")] if wire.task == "auto" else []
+        usual: Modality = "text" if wire.edit is None else wire.edit.target.type
+        return [Output(type=usual)] if wire.task == "auto" else []
     names = [output.type for output in wire.output]
     if not names or len(set(names)) != len(names):
         raise RequestError("output must list text, audio and image, each at most once, at least one.", param="output")
@@ -118,6 +126,7 @@ async def _engine_request(body: Body, outputs: list[Output], limits: MediaLimits
         task=wire.task,
         instructions=instructions,
         decoding=Decoding(**options),
+        edit=await asyncio.to_thread(read_edit, body, limits),
     )
 
 
@@ -128,25 +137,6 @@ def _system_text(wire: GenerateRequest) -> str:
         message = "Give the instructions once, as text: in `instructions` or in the system message."
         raise RequestError(message, param="messages[0].content")
     return "\n".join(text for text in texts if text)
-
-
-async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Runs `work`, and cancels it when the client goes away."""
-    task = asyncio.ensure_future(work)
-    watcher = asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ServerError(CLIENT_LEFT, "The client closed the connection.", "client_closed")
-        return task.result()
-    finally:
-        task.cancel()
-        watcher.cancel()
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _warning(fields: tuple[str, ...]) -> str:

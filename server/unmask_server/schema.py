@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from unmask_engine.media import AudioFormat, ImageFormat
 from unmask_engine.request import Algorithm, Modality
@@ -110,6 +110,34 @@ class Message(Strict):
     content: Parts
 
 
+def _as_image(value: Any) -> Any:
+    if isinstance(value, str):
+        value = {"data": value}
+    return {"type": "image"} | value if isinstance(value, dict) else value
+
+
+class EditSpan(Strict):
+    """Seconds of the target to be said anew; `text` is what is to be heard there, a part of the input."""
+
+    start: float
+    end: float
+    text: Text | None = None
+
+
+class EditOptions(Strict):
+    """What is made anew of `target`: the mask's transparent pixels, the spans, or the holes `[MASK:n]` in its text."""
+
+    target: Part
+    mask: Annotated[Part, BeforeValidator(_as_image, json_schema_input_type=str | Part)] | None = None
+    spans: Annotated[list[EditSpan], BeforeValidator(_bounded)] = []
+
+    @model_validator(mode="after")
+    def _mask_is_an_image(self) -> "EditOptions":
+        if self.mask is not None and self.mask.type != "image":
+            raise ValueError("the mask is an image with transparency")
+        return self
+
+
 class GenerateRequest(BaseModel):
     """The body of `POST /v1/generate`. Unknown top-level fields are kept in `model_extra`, to be warned about."""
 
@@ -122,7 +150,7 @@ class GenerateRequest(BaseModel):
     messages: Annotated[list[Message], BeforeValidator(_bounded)] | None = None
     output: Outputs | None = None
     decoding: DecodingOptions = DecodingOptions()
-    edit: JsonValue = None
+    edit: EditOptions | None = None
     stream: bool = False
     preview: Preview = Preview()
     extras: list[Literal["timings", "confidence", "word_timestamps", "tokens"]] = Field(
@@ -133,7 +161,8 @@ class GenerateRequest(BaseModel):
     def file_names(self) -> frozenset[str]:
         """The multipart fields that the parts name."""
         parts = [*(self.input or ()), *(part for message in self.messages or () for part in message.content)]
-        return frozenset(part.file for part in parts if part.file is not None)
+        edited = [self.edit.target, self.edit.mask] if self.edit is not None else []
+        return frozenset(part.file for part in (*parts, *edited) if part is not None and part.file is not None)
 
     @property
     def unknown_fields(self) -> tuple[str, ...]:

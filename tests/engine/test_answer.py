@@ -16,11 +16,11 @@ I = VOCABULARY.image.start  # noqa: E741
 @pytest.mark.parametrize(
     ("canvas", "expected"),
     [
-        ([65, 66, END, NL, PAD], Answer((65, 66), (), (), truncated=False)),
-        ([65, 66, 67], Answer((65, 66, 67), (), (), truncated=True)),
-        ([END, 65], Answer((), (), (), truncated=False)),
-        ([65, A + 1, 66, I + 1, PAD, END], Answer((65, 66), (), (), truncated=False)),
-        ([65, MASK, 66, END], Answer((65,), (), (), truncated=False)),
+        ([65, 66, END, NL, PAD], Answer((65, 66), (0, 1), (), (), truncated=False)),
+        ([65, 66, 67], Answer((65, 66, 67), (0, 1, 2), (), (), truncated=True)),
+        ([END, 65], Answer((), (), (), (), truncated=False)),
+        ([65, A + 1, 66, I + 1, PAD, END], Answer((65, 66), (0, 2), (), (), truncated=False)),
+        ([65, MASK, 66, END], Answer((65,), (0,), (), (), truncated=False)),
     ],
 )
 def test_text(canvas: list[int], expected: Answer) -> None:
@@ -41,20 +41,23 @@ def test_text(canvas: list[int], expected: Answer) -> None:
     ],
 )
 def test_speech(canvas: list[int], codes: tuple[int, ...], truncated: bool) -> None:
-    assert split(canvas, VOCABULARY, ["audio"], 4) == Answer((), codes, (), truncated)
+    assert split(canvas, VOCABULARY, ["audio"], 4) == Answer((), (), codes, (), truncated)
 
 
 @pytest.mark.parametrize(
-    ("canvas", "text", "codes"),
+    ("canvas", "text", "text_at", "codes"),
     [
-        ([65, NL, BOA, A, A + 9, EOA, END], (65, NL), (0, 9)),
-        ([65, END, BOA, A + 9, EOA, END], (65,), (9,)),  # an end mark before the speech ends the text alone
-        ([65, PAD, BOA, A + 9, A + 8, END], (65,), (9, 8)),
-        ([BOA, 65, BOA, A + 9, EOA, END], (65,), (9,)),  # the pinned begin counts, not a stray one
+        ([65, NL, BOA, A, A + 9, EOA, END], (65, NL), (0, 1), (0, 9)),
+        ([65, END, BOA, A + 9, EOA, END], (65,), (0,), (9,)),  # an end mark before the speech ends the text alone
+        ([65, PAD, BOA, A + 9, A + 8, END], (65,), (0,), (9, 8)),
+        ([BOA, 65, BOA, A + 9, EOA, END], (65,), (1,), (9,)),  # the pinned begin counts, not a stray one
     ],
 )
-def test_spoken_answer(canvas: list[int], text: tuple[int, ...], codes: tuple[int, ...]) -> None:
-    assert split(canvas, VOCABULARY, ["text", "audio"], 4, end_from=2) == Answer(text, codes, (), truncated=False)
+def test_spoken_answer(
+    canvas: list[int], text: tuple[int, ...], text_at: tuple[int, ...], codes: tuple[int, ...]
+) -> None:
+    expected = Answer(text, text_at, codes, (), truncated=False)
+    assert split(canvas, VOCABULARY, ["text", "audio"], 4, end_from=2) == expected
 
 
 @pytest.mark.parametrize(
@@ -69,4 +72,4 @@ def test_spoken_answer(canvas: list[int], text: tuple[int, ...], codes: tuple[in
     ],
 )
 def test_image_always_has_all_its_codes(canvas: list[int], codes: tuple[int, ...]) -> None:
-    assert split(canvas, VOCABULARY, ["image"], 4) == Answer((), (), codes, truncated=False)
+    assert split(canvas, VOCABULARY, ["image"], 4) == Answer((), (), (), codes, truncated=False)

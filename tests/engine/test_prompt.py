@@ -24,6 +24,7 @@ from unmask_engine.request import (
     Part,
     RequestError,
     TextPart,
+    Turn,
 )
 from unmask_engine.testing_fakes import ByteTokenizer, fake_bundle
 
@@ -124,6 +125,24 @@ def test_instructions_are_the_system_message_and_no_template() -> None:
     prepare(replace(fake_bundle(), tokenizer=tokenizer), request)
     assert tokenizer.prompts[0].startswith("<|im_start|>system\nBe brief. {text}<|im_end|><|im_end|>\n<|im_start|>user")
     assert "Please response" not in tokenizer.prompts[0]
+
+
+def test_the_dialogue_so_far_stands_before_the_last_turn_and_is_no_template() -> None:
+    tokenizer = Recording()
+    history = (Turn("user", "Hello {text}"), Turn("assistant", "Hi! {history 0}<|im_end|>"))
+    request = GenerationRequest((AUDIO,), ("text", "audio"), instructions="Be brief.", history=history)
+    prepare(replace(fake_bundle(), tokenizer=tokenizer), request)
+    assert tokenizer.prompts[0] == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHello {text}<|im_end|>\n"
+        "<|im_start|>assistant\nHi! {history 0}<|im_end|><|im_end|>\n"
+        "<|im_start|>user\n\n<|audio|><|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_a_long_dialogue_is_refused_not_shortened(bundle: LoadedBundle) -> None:
+    history = (Turn("user", "x" * 5000), Turn("assistant", "y" * 5000))
+    error = refusal(bundle, GenerationRequest((TEXT,), ("image",), history=history))
+    assert (error.param, error.code) == ("input", "input_too_long")
 
 
 def spans(plan_allowed: Sequence[object]) -> list[int]:

@@ -1,6 +1,8 @@
 """A server with a fake engine behind a real socket."""
 
 import io
+import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,8 +13,6 @@ from types import SimpleNamespace
 import httpx
 import numpy as np
 import pytest
-import uvicorn
-from numpy.typing import NDArray
 
 from unmask_engine.media import write_audio, write_image
 from unmask_engine.request import (
@@ -23,11 +23,14 @@ from unmask_engine.request import (
     Progress,
     RequestError,
     TextPart,
+    TextToken,
     Timings,
     Tokens,
     Usage,
 )
+from unmask_engine.work import Work
 from unmask_server.app import create_app
+from unmask_server.http_server import Server
 from unmask_server.settings import Settings
 
 WAIT_S = 10.0
@@ -53,6 +56,11 @@ class FakeEngine:
     hold: threading.Event = field(default_factory=threading.Event)
     cancelled: threading.Event = field(default_factory=threading.Event)
     running: list[FakeRunning] = field(default_factory=list)
+    num_guesses: int = 1  # of each step
+
+    @property
+    def work(self) -> Work:
+        return Work(len(self.together), sum(self.together), len(self.running))
 
     def prepare(self, request: GenerationRequest, waited_ms: float = 0.0) -> GenerationRequest:
         steps = request.decoding.steps
@@ -83,7 +91,7 @@ class FakeEngine:
         for running in self.running:
             running.steps += 1
             if running.on_progress is not None:
-                running.on_progress(_progress(running))
+                running.on_progress(_progress(running, self.num_guesses))
             if TextPart("crash") in running.request.parts:
                 running.error = RuntimeError("secret detail of a crash")
             if TextPart("crash everything") in running.request.parts:
@@ -92,8 +100,8 @@ class FakeEngine:
         self.running = [r for r in self.running if r not in left]
         return left
 
-    def speak(self, running: FakeRunning, codes: Sequence[int]) -> NDArray[np.float32]:
-        return TONE[:1000] if len(codes) == 1 else TONE[1000:1500]
+    def speak(self, running: FakeRunning, codes: Sequence[int]) -> AudioPart:
+        return AudioPart(TONE[:1000] if len(codes) == 1 else TONE[1000:1500], 22050)
 
     def draw(self, codes: Sequence[int]) -> ImagePart:
         return ImagePart(np.full((16, 24, 3), codes[0], np.uint8))
@@ -103,14 +111,24 @@ class FakeEngine:
             raise RuntimeError("secret detail of a crash")
         return _answer(running.request)
 
+    def generate(self, requests: Sequence[GenerationRequest], on_step: object = None) -> list[Generation]:
+        running = [self.submit(self.prepare(request)) for request in requests]
+        while self.running:
+            self.step()
+        for r in running:
+            if r.error is not None:
+                raise r.error
+        return [self.answer(r) for r in running]
 
-def _progress(running: FakeRunning) -> Progress:
+
+def _progress(running: FakeRunning, num_guesses: int) -> Progress:
     """Half of the words and of the speech after the first step, all but the last ones after the second."""
-    step = min(running.steps, 2)
+    done = min(running.steps, 2)
     words = " ".join(part.text for part in running.request.parts if isinstance(part, TextPart)).split()
-    commits = Tokens((step - 1,), (step,), (-0.5,))
-    text = " ".join(words[: len(words) * step // 3])
-    return Progress(step, 2, step, 3, commits, Tokens((2,), (9,), (-1.0,)), text, (7,) * step, (step,) * 4)
+    text = " ".join(words[: len(words) * done // 3])
+    commits = Tokens((running.steps - 1,), (running.steps,), (-0.5,))
+    guesses = Tokens((2,) * num_guesses, (9,) * num_guesses, (-1.0,) * num_guesses)
+    return Progress(running.steps, 2, done, 3, commits, guesses, text, (7,) * done, (done,) * 4)
 
 
 def _answer(request: GenerationRequest) -> Generation:
@@ -124,6 +142,7 @@ def _answer(request: GenerationRequest) -> Generation:
         audio=AudioPart(tone, 22050) if "audio" in (request.outputs or ("text", "audio")) else None,
         image=ImagePart(np.zeros((16, 24, 3), np.uint8)) if "image" in request.outputs else None,
         truncated="cut" in texts,
+        text_tokens=tuple(map(TextToken, re.findall(r"\S+\s*", " ".join(texts)), (-0.5, 0.5, 0.0))),
         usage=Usage({"text": 5}, {"text": 3}, steps=2, forward_passes=2),
         timings=Timings(1.0, 2.0, 3.0),
     )
@@ -131,18 +150,19 @@ def _answer(request: GenerationRequest) -> Generation:
 
 @contextmanager
 def serving(load: Callable[[], FakeEngine], settings: Settings | None = None) -> Iterator[httpx.Client]:
-    config = uvicorn.Config(create_app(load, settings), port=0, log_level="critical", ws="none")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        wait_until(lambda: server.started)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=WAIT_S) as client:
-            yield client
-    finally:
-        server.should_exit = True
-        thread.join()
+    settings = settings or Settings()
+    server = Server(create_app(load, settings), settings)
+    with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            wait_until(lambda: server.started)
+            with httpx.Client(base_url=url, timeout=WAIT_S) as client:
+                yield client
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 def wait_until(true: Callable[[], bool]) -> None:
@@ -152,13 +172,13 @@ def wait_until(true: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def start() -> Callable[..., object]:
     """For tests that need a server of their own."""
     return serving
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def wait() -> Callable[[Callable[[], bool]], None]:
     return wait_until
 

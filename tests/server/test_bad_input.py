@@ -32,6 +32,7 @@ def _lives_on(client: httpx.Client):
     assert client.post("/v1/generate", json={"input": "still there?"}).status_code == 200
 
 
+TEXT = {"type": "text", "text": "A [MASK:1]."}
 BAD_BODIES = {
     "steps 0": ({"decoding": {"steps": 0}}, "steps_out_of_range", "decoding.steps"),
     "steps no number": ({"decoding": {"steps": "many"}}, "invalid_value", "decoding.steps"),
@@ -71,9 +72,22 @@ BAD_BODIES = {
     ),
     "a file not sent": ({"input": [{"type": "image", "file": "p"}]}, "missing_file", "input[0].file"),
     "no image bytes": ({"input": [{"type": "image", "data": ""}]}, "empty_media", "input[0].data"),
-    "stream": ({"stream": True}, "not_supported", "stream"),
-    "edit": ({"edit": {"target": {}}}, "not_supported", "edit"),
-    "previews": ({"preview": {"every_steps": 4}}, "not_supported", "preview"),
+    "an edit of nothing": ({"edit": {}}, "invalid_value", "edit.target"),
+    "an edit of text without text": ({"edit": {"target": {"type": "text"}}}, "invalid_value", "edit.target"),
+    "an unknown field of an edit": ({"edit": {"target": TEXT, "prompt": "x"}}, "unknown_field", "edit.prompt"),
+    "a mask of another kind": (
+        {"edit": {"target": TEXT, "mask": {"type": "audio", "data": ""}}},
+        "invalid_value",
+        "edit",
+    ),
+    "a mask that is no image": ({"edit": {"target": TEXT, "mask": b64(b"x" * 99)}}, "unsupported_media", "edit.mask"),
+    "a mask not sent": ({"edit": {"target": TEXT, "mask": {"file": "m"}}}, "missing_file", "edit.mask.file"),
+    "a span of words": (
+        {"edit": {"target": TEXT, "spans": [{"start": "a", "end": 1}]}},
+        "invalid_value",
+        "edit.spans[0].start",
+    ),
+    "previews without a stream": ({"preview": {"every_steps": 4}}, "not_supported", "preview"),
     "words": ({"return": ["word_timestamps"]}, "not_supported", "return"),
     "an unknown extra": ({"return": ["money"]}, "invalid_value", "return[0]"),
 }
@@ -82,7 +96,8 @@ BAD_BODIES = {
 @pytest.mark.parametrize("name", BAD_BODIES)
 def test_a_bad_body_is_a_400_that_names_the_field(client: httpx.Client, name: str) -> None:
     body, code, param = BAD_BODIES[name]
-    failed(client.post("/v1/generate", json={"input": "x"} | body), 400, code, param)
+    status = 415 if code == "unsupported_media" else 400
+    failed(client.post("/v1/generate", json={"input": "x"} | body), status, code, param)
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[1]", b'"x"', b'{"input": "\xff"}', b"[" * 100_000])

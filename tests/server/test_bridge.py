@@ -95,7 +95,7 @@ def test_a_mistake_fails_alone(start, wait, new_engine) -> None:
 
 
 def test_a_full_queue_refuses(start, wait, new_engine) -> None:
-    with start(lambda: new_engine, Settings(max_waiting=0)) as client:
+    with start(lambda: new_engine, Settings(max_queue=0)) as client:
         wait(lambda: ready(client))
         response = ask(client)
         assert (response.status_code, response.json()["error"]["code"]) == (503, "overloaded")

@@ -16,7 +16,7 @@ from unmask_server.cli import main
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch, new_engine):
     """What `Engine.load` returns in these tests."""
-    loader = SimpleNamespace(load=lambda path, device: new_engine)
+    loader = SimpleNamespace(load=lambda path, device, policy=None: new_engine)
     monkeypatch.setitem(sys.modules, "unmask_engine.engine", SimpleNamespace(Engine=loader))
     return new_engine
 
@@ -170,7 +170,7 @@ def test_serve_refuses_what_cannot_work(unmask) -> None:
 def test_serve_ends_when_the_model_cannot_be_loaded(unmask, engine, monkeypatch: pytest.MonkeyPatch) -> None:
     from unmask_engine.bundle import BundleError
 
-    def fail(path: Path, device: str) -> None:
+    def fail(path: Path, device: str, policy: object) -> None:
         raise BundleError("a tensor is missing")
 
     monkeypatch.setattr(sys.modules["unmask_engine.engine"].Engine, "load", fail)

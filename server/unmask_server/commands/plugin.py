@@ -1,4 +1,4 @@
-"""Commands that other packages bring: the server may not import `unmask_training`, which brings `eval`."""
+"""Commands that other packages bring: the server may not import `unmask_training`, which brings `eval` and `train`."""
 
 from collections.abc import Sequence
 from importlib.metadata import entry_points

@@ -1,56 +1,58 @@
-"""`unmask serve`: uvicorn around the app, one line when it is ready."""
+"""`unmask serve`: the app behind a socket, one line when it is ready."""
 
-import logging
+import os
 import socket
-
-import uvicorn
 
 from unmask_engine.bundle import find_bundle
 from unmask_server.app import create_app
-from unmask_server.bridge import GenerationEngine
+from unmask_server.bridge import EngineThread
 from unmask_server.commands.device import pick_device
 from unmask_server.commands.exits import CommandError, UsageError
+from unmask_server.engine_protocol import GenerationEngine
+from unmask_server.http_server import Server
+from unmask_server.logs import configure_logs
+from unmask_server.settings import Settings
 
 BACKLOG = 2048  # connections the system holds for us
-KEEP_ALIVE_S = 75  # above the idle time of clients' pools, or they reuse connections that are just being closed
-SHUTDOWN_S = 10  # what running requests get to finish
-LEVELS = ("critical", "error", "warning", "info", "debug")
 
 
-def serve(model: str, *, device: str, host: str, port: int, log_level: str) -> None:
+def serve(settings: Settings) -> None:
     """Blocks until the server is told to stop. Raises BundleError before it listens if there is no such bundle."""
-    if log_level not in LEVELS:
-        raise UsageError(f"--log-level {log_level}: it may be {', '.join(LEVELS)}")
-    folder = find_bundle(model)
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    listener = _listen(host, port)
-    url = _url(host, listener)
+    if any(not key.strip() for key in settings.api_keys):
+        raise UsageError("--api-key: a key is empty")
+    folder = find_bundle(settings.model)
+    configure_logs(settings.log_level, settings.log_format)
+    listener = _listen(settings.host, settings.port)
+    url = _url(settings.host, listener)
     failures: list[Exception] = []
 
     def load() -> GenerationEngine:
         from unmask_engine.engine import Engine  # torch comes in here, while the server listens already
+        from unmask_engine.scheduler import Policy
 
         try:
-            engine = Engine.load(folder, pick_device(device))
+            policy = Policy(token_budget=settings.max_batch_tokens)
+            engine = Engine.load(folder, pick_device(settings.device), policy)
         except Exception as error:
             failures.append(error)
-            server.should_exit = True
+            server.exit_in(0)
             raise
         if not server.should_exit:
             print(f"Unmask serves {engine.name} at {url} (API: /docs)", flush=True)
         return engine
 
-    config = uvicorn.Config(
-        create_app(load),
-        log_level=log_level,
-        access_log=log_level in ("info", "debug"),
-        timeout_graceful_shutdown=SHUTDOWN_S,
-        timeout_keep_alive=KEEP_ALIVE_S,
-    )
-    server = uvicorn.Server(config)
+    def on_crash() -> None:
+        failures.append(CommandError("the engine crashed; the log says why"))
+        server.exit_in(settings.exit_on_engine_failure)
+
+    app = create_app(load, settings, on_crash)
+    server = Server(app, settings)
     server.run(sockets=[listener])
     if failures:
         raise failures[0]
+    bridge: EngineThread = app.state.bridge
+    if bridge.is_at_work:  # in a load or a step that nothing interrupts; torch aborts if Python ends around it
+        os._exit(0)
 
 
 def _listen(host: str, port: int) -> socket.socket:

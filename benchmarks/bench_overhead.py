@@ -1,0 +1,159 @@
+"""Requests a second of the server itself, around an engine that costs nothing: a table, then one JSON line.
+
+    .venv/bin/python benchmarks/bench_overhead.py
+
+The server runs in a process of its own, behind a real socket; this process asks over keep-alive connections with a
+client that only counts bytes. Small requests: a text in, a text out.
+"""
+
+import asyncio
+import json
+import multiprocessing
+import socket
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from unmask_engine.request import Generation, GenerationRequest, Progress, Timings, Usage
+from unmask_engine.work import Work
+from unmask_server.app import create_app
+from unmask_server.http_server import Server
+from unmask_server.settings import Settings
+
+SECONDS = 4.0
+CONNECTIONS = (1, 8, 64)
+TARGET = 1500.0  # requests a second, the best of CONNECTIONS
+BODY = b'{"input": "what color is the star", "output": ["text"]}'
+REQUEST = (
+    b"POST /v1/generate HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    + f"content-length: {len(BODY)}\r\n\r\n".encode()
+    + BODY
+)
+
+
+@dataclass(eq=False)
+class Running:
+    request: GenerationRequest
+    error: Exception | None = None
+
+
+@dataclass
+class InstantEngine:
+    """Answers everything that it has in one step."""
+
+    name: str = "instant"
+    bundle: Any = field(default_factory=lambda: SimpleNamespace(presets=()))
+    _running: list[Running] = field(default_factory=list)
+    _steps: int = 0
+
+    @property
+    def work(self) -> Work:
+        return Work(self._steps, self._steps, len(self._running))
+
+    def prepare(self, request: GenerationRequest, waited_ms: float = 0.0) -> GenerationRequest:
+        return request
+
+    def submit(
+        self,
+        prepared: GenerationRequest,
+        on_progress: Callable[[Progress], None] | None = None,
+        interactive: bool = False,
+    ) -> Running:
+        self._running.append(Running(prepared))
+        return self._running[-1]
+
+    def cancel(self, running: Running) -> None:
+        self._running.remove(running)
+
+    def step(self) -> Sequence[Running]:
+        self._steps += 1
+        left, self._running = self._running, []
+        return left
+
+    def answer(self, running: Running) -> Generation:
+        return Generation(
+            task="chat",
+            token_ids=(1, 2, 3),
+            confidence=(-0.1, -0.2, -0.3),
+            text="red",
+            audio=None,
+            image=None,
+            truncated=False,
+            usage=Usage({"text": 5}, {"text": 1}, steps=1, forward_passes=1),
+            timings=Timings(0.0, 0.0, 0.0),
+        )
+
+
+def serve(listener: socket.socket) -> None:
+    settings = Settings(max_queue=1024, max_batch=256)
+    engine: Any = InstantEngine()
+    Server(create_app(lambda: engine, settings), settings).run(sockets=[listener])
+
+
+async def ask(port: int, until: float, latencies: list[float]) -> None:
+    """One request after the other on one connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    while time.perf_counter() < until:
+        began = time.perf_counter()
+        writer.write(REQUEST)
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 "), head
+        length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        await reader.readexactly(int(length.split(b":")[1]))
+        latencies.append(time.perf_counter() - began)
+    writer.close()
+
+
+async def measure(port: int, connections: int, seconds: float) -> dict[str, float]:
+    latencies: list[float] = []
+    began = time.perf_counter()
+    await asyncio.gather(*(ask(port, began + seconds, latencies) for _ in range(connections)))
+    took = time.perf_counter() - began
+    cuts = statistics.quantiles(latencies, n=100)
+    return {
+        "connections": connections,
+        "requests_per_s": round(len(latencies) / took, 1),
+        "p50_ms": round(1e3 * cuts[49], 2),
+        "p99_ms": round(1e3 * cuts[98], 2),
+    }
+
+
+def wait_until_ready(port: int) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(b"GET /ready HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            if b" 200 " in connection.recv(4096)[:16]:
+                return
+        time.sleep(0.05)
+    raise SystemExit("the server was not ready within 30 s")
+
+
+def main() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
+        port = listener.getsockname()[1]
+        server = multiprocessing.get_context("fork").Process(target=serve, args=(listener,))
+        server.start()
+    try:
+        wait_until_ready(port)
+        asyncio.run(measure(port, 8, 0.5))  # warms up
+        rows = [asyncio.run(measure(port, connections, SECONDS)) for connections in CONNECTIONS]
+    finally:
+        server.terminate()
+        server.join()
+    table = Table("connections", "requests/s", "p50 ms", "p99 ms", title="an engine that costs nothing")
+    for row in rows:
+        table.add_row(*(f"{value:g}" for value in row.values()))
+    Console().print(table)
+    best = max(row["requests_per_s"] for row in rows)
+    print(json.dumps({"best_requests_per_s": best, "target": TARGET, "met": best >= TARGET, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()

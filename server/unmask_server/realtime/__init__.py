@@ -1,0 +1,1 @@
+"""`WS /v1/realtime`: spoken dialogue by the OpenAI Realtime protocol."""

@@ -1,0 +1,110 @@
+"""A dialogue as requests to the model: one answer, and its speech where the model cannot speak and think at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from unmask_engine.choose import modality
+from unmask_engine.preset import Preset
+from unmask_engine.request import (
+    Decoding,
+    GenerationRequest,
+    ImagePart,
+    Modality,
+    Part,
+    RequestError,
+    TextPart,
+    Turn,
+)
+from unmask_server.clauses import clauses
+from unmask_server.realtime.config import Session
+from unmask_server.realtime.items import Item, Shown
+
+# Left to right, so that the speech can begin before the last step: with the built-in model after 47 of 80 steps.
+SPEECH_BLOCK: Final = 16  # tokens
+
+
+@dataclass(frozen=True)
+class Plan:
+    answer: GenerationRequest
+    speaks_after: bool  # the answer is text, to be spoken by a second request
+
+    def speech(self, text: str) -> tuple[GenerationRequest, ...]:
+        """What speaks the answer, one request after another."""
+        pieces = clauses(text) if self.speaks_after else ()
+        return tuple(GenerationRequest((TextPart(piece),), ("audio",), task="tts") for piece in pieces)
+
+
+def plan(items: Sequence[Item], presets: Sequence[Preset], session: Session, told: str | None) -> Plan:
+    """Raises RequestError where the model has no preset for it. `told` are this response's own instructions."""
+    at = _last_turn(items)
+    if told and (at is None or any(item.role == "assistant" for item in items[at + 1 :])):
+        # Nobody has asked anything: the instructions say what to say.
+        parts: tuple[Part, ...] = (TextPart(told),)
+        earlier, instructions = tuple(items), ""
+    elif at is not None:
+        parts = _with_picture(items[at].parts, items)
+        earlier, instructions = tuple(items[:at]), session.instructions
+    else:
+        message = "There is nothing to answer: the conversation holds no message of a user."
+        raise RequestError(message, param="response", code="nothing_to_answer")
+    wants_audio = "audio" in session.output_modalities
+    preset = _answering(presets, parts)
+    speaks = wants_audio and "audio" in preset.outputs
+    if wants_audio and not speaks and not any(p.task == "tts" for p in presets):
+        message = "This model cannot speak an answer to text; ask for text with output_modalities."
+        raise RequestError(message, param="response.output_modalities", code="modalities_unsupported")
+    request = GenerationRequest(
+        parts,
+        outputs=("text", "audio") if speaks else ("text",),
+        task=preset.task,
+        instructions=_instructions(preset, instructions),
+        decoding=Decoding(
+            max_tokens=_max_tokens(preset, session),
+            block_size=preset.block_size or (SPEECH_BLOCK if speaks else None),
+        ),
+        history=tuple(Turn(item.role, item.text) for item in earlier if item.text),
+    )
+    return Plan(request, speaks_after=wants_audio and not speaks)
+
+
+def transcription(parts: tuple[Part, ...]) -> GenerationRequest:
+    return GenerationRequest(parts, ("text",), task="asr")
+
+
+def _last_turn(items: Sequence[Item]) -> int | None:
+    """The last message of a user that says something; else the last picture."""
+    users = [i for i, item in enumerate(items) if item.role == "user"]
+    saying = [i for i in users if not all(isinstance(c, Shown) for c in items[i].content)]
+    return max(saying or users, default=None)
+
+
+def _with_picture(parts: tuple[Part, ...], items: Sequence[Item]) -> tuple[Part, ...]:
+    """What was shown last stays in view."""
+    if any(isinstance(part, ImagePart) for part in parts):
+        return parts
+    shown = [c.image for item in items for c in item.content if isinstance(c, Shown) and c.image is not None]
+    return (*parts, *shown[-1:])
+
+
+def _answering(presets: Sequence[Preset], parts: tuple[Part, ...]) -> Preset:
+    """By its name, because speech -> text would be a transcription."""
+    inputs: frozenset[Modality] = frozenset(map(modality, parts))
+    outputs: tuple[Modality, ...] = ("text", "audio") if "audio" in inputs else ("text",)
+    for preset in presets:
+        if frozenset(preset.inputs) == inputs and frozenset(preset.outputs) == frozenset(outputs):
+            return preset
+    message = f"This model has no answer to {' + '.join(sorted(inputs))} in one message."
+    raise RequestError(message, param="input", code="modalities_unsupported")
+
+
+def _instructions(preset: Preset, given: str) -> str | None:
+    """Behind the preset's own: those tell the model its task, and every voice client sends some."""
+    own = [message.content for message in preset.messages if message.role == "system"]
+    return "\n".join([*own, given]) if given else None
+
+
+def _max_tokens(preset: Preset, session: Session) -> int | None:
+    """The client's bound, where the preset's canvas is larger."""
+    asked, canvas = session.max_output_tokens, preset.canvas.tokens
+    return asked if canvas is not None and asked != "inf" and asked < canvas else None

@@ -1,0 +1,24 @@
+"""Events of the server: ids, and the one shape of an error."""
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from unmask_server.errors import error_body
+
+JsonObject = dict[str, Any]
+Emit = Callable[[JsonObject], None]
+
+
+def new_id(prefix: str) -> str:
+    return f"{prefix}_{uuid.uuid4().hex[:24]}"
+
+
+def event(kind: str, **fields: Any) -> JsonObject:
+    return {"type": kind, "event_id": new_id("event"), **fields}
+
+
+def error_event(error: Exception, cause: Any = None) -> JsonObject:
+    """`cause` is the `event_id` of the client's event that went wrong, if it had one."""
+    body: JsonObject = error_body(error)["error"]
+    return event("error", error={**body, "event_id": cause if isinstance(cause, str) else None})

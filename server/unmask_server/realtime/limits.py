@@ -1,0 +1,21 @@
+"""What one dialogue, and all of them, may cost."""
+
+from dataclasses import dataclass
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class RealtimeLimits:
+    max_sessions: int = 32
+    max_session_s: float = 3600.0
+    max_idle_s: float = 600.0  # without any message of the client
+    max_turn_s: float = 120.0  # of sound that is not committed; longer speech is taken as a turn
+    max_unsent_bytes: int = 8 * MIB  # two minutes of speech as base64; a client so far behind is closed with 1013
+    max_items: int = 512  # of a conversation; the oldest ones leave
+    max_kept_audio_s: float = (
+        600.0  # the users' recordings in a conversation; the oldest ones keep their transcript only
+    )
+    max_kept_images: int = 4  # pictures in a conversation, likewise; the latest one is in view
+    max_responses: int = 4  # at a time, the ones outside the conversation included
+    flush_s: float = 2.0  # how long a session that ends waits for its last events to be read

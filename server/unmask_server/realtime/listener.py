@@ -1,0 +1,129 @@
+"""The ear of a session: the input audio buffer, and where in it somebody speaks."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from unmask_engine.request import RequestError
+from unmask_server.realtime import vad
+from unmask_server.realtime.audio import Samples
+from unmask_server.realtime.config import Input, ServerVad
+from unmask_server.realtime.events import new_id
+from unmask_server.realtime.limits import RealtimeLimits
+from unmask_server.realtime.speech_in import SpeechIn
+from unmask_server.realtime.vad import SpeechStarted, SpeechStopped, TurnDetector
+
+MIN_COMMIT_MS: Final = 100
+DEFAULT_PADDING_MS: Final = ServerVad().prefix_padding_ms
+
+
+@dataclass(frozen=True)
+class TurnStarted:
+    item_id: str  # of the item it will become
+    ms: int
+
+
+@dataclass(frozen=True)
+class TurnEnded:
+    item_id: str
+    ms: int
+    samples: Samples
+
+
+class Listener:
+    def __init__(self, settings: Input, limits: RealtimeLimits) -> None:
+        self._limits = limits
+        self._settings = settings
+        self._buffer = SpeechIn(settings.wire_format.rate)
+        self._item_id = new_id("item")
+        self._detector = self._new_detector()
+
+    def configure(self, settings: Input) -> None:
+        """What is in the buffer stays, unless its format changes; the detector begins anew."""
+        old, self._settings = self._settings, settings
+        if settings.format != old.format:
+            self._buffer = SpeechIn(settings.wire_format.rate, self._buffer.end_ms)
+        if (settings.format, settings.turn_detection) != (old.format, old.turn_detection):
+            self._detector = self._new_detector()
+
+    async def hear(self, audio: object) -> list[TurnStarted | TurnEnded]:
+        """base64 of the session's format; raises RequestError."""
+        samples = self._settings.wire_format.decode(audio, "audio")
+        if len(samples) > self._limits.max_turn_s * self._buffer.rate:
+            raise self._too_long()
+        if self._detector is None:
+            if self._is_full(len(samples)):
+                raise self._too_long()
+            self._buffer.append(samples)
+            return []
+        self._buffer.append(samples)
+        changes = await asyncio.to_thread(self._detector.feed, samples)
+        turns = [self._turn(change) for change in changes]
+        if not self._detector.is_speech:
+            self._buffer.take(self._buffer.end_ms - self._kept_ms)
+        elif self._is_full(0):
+            self._detector = self._new_detector()
+            turns.append(self._turn(SpeechStopped(self._buffer.end_ms)))
+        return turns
+
+    def commit(self) -> tuple[str, Samples]:
+        """The id of the new item and all that is in the buffer; raises RequestError for too little."""
+        if self._buffer.duration_ms < MIN_COMMIT_MS:
+            message = (
+                f"Error committing input audio buffer: expected at least {MIN_COMMIT_MS}ms of audio, "
+                f"the buffer has {self._buffer.duration_ms:.2f}ms."
+            )
+            raise RequestError(message, code="input_audio_buffer_commit_empty")
+        samples = self._buffer.take()
+        item_id = self._item_id
+        self._begin_anew()
+        return item_id, samples
+
+    def clear(self) -> None:
+        self._buffer.take()
+        self._begin_anew()
+
+    @property
+    def rate(self) -> int:
+        return self._buffer.rate
+
+    @property
+    def _kept_ms(self) -> int:
+        """Of silence: what may yet turn out to be the beginning of a turn."""
+        vad_settings = self._settings.turn_detection
+        padding = vad_settings.prefix_padding_ms if isinstance(vad_settings, ServerVad) else DEFAULT_PADDING_MS
+        return padding + vad.MIN_SPEECH_MS + 2 * vad.FRAME_MS + 100  # the resampler's delay, and some
+
+    def _turn(self, change: SpeechStarted | SpeechStopped) -> TurnStarted | TurnEnded:
+        if isinstance(change, SpeechStarted):
+            self._buffer.take(change.ms)
+            return TurnStarted(self._item_id, change.ms)
+        ended = TurnEnded(self._item_id, change.ms, self._buffer.take(change.ms))
+        self._item_id = new_id("item")
+        return ended
+
+    def _begin_anew(self) -> None:
+        self._item_id = new_id("item")
+        if self._detector is not None and self._detector.is_speech:
+            self._detector = self._new_detector()
+
+    def _new_detector(self) -> TurnDetector | None:
+        settings = self._settings.turn_detection
+        if settings is None:
+            return None
+        server_vad = settings if isinstance(settings, ServerVad) else ServerVad()
+        return TurnDetector(
+            vad.silero(),
+            self._buffer.rate,
+            threshold=server_vad.threshold,
+            padding_ms=server_vad.prefix_padding_ms,
+            patience=settings.patience(),
+            offset_ms=self._buffer.end_ms,
+        )
+
+    def _is_full(self, more: int) -> bool:
+        return self._buffer.num_samples + more > self._limits.max_turn_s * self._buffer.rate
+
+    def _too_long(self) -> RequestError:
+        message = f"The input audio buffer holds at most {self._limits.max_turn_s:g} seconds; commit or clear it."
+        return RequestError(message, param="audio", code="input_audio_buffer_full")

@@ -1,0 +1,34 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unmask_server.clauses import MAX_BYTES, clauses
+
+
+def test_sentences_are_pieces() -> None:
+    assert clauses("Hello there. How are you?\nFine!  3.5 of it… 好的。再见") == (
+        "Hello there.", "How are you?", "Fine!", "3.5 of it…", "好的。", "再见"
+    )  # fmt: skip
+
+
+def test_a_long_sentence_is_cut_at_its_clauses() -> None:
+    clause = "a red circle stands to the left of it,"
+    pieces = clauses(" ".join([clause] * 8))
+    assert pieces == (" ".join([clause] * 5), " ".join([clause] * 3))
+
+
+def test_without_clauses_at_its_words_and_without_those_anywhere() -> None:
+    assert clauses("word " * 60) == (("word " * 40).strip(), ("word " * 20).strip())
+    assert clauses("x" * 500) == ("x" * 200, "x" * 200, "x" * 100)
+
+
+@pytest.mark.parametrize("text", ["", "  \n "])
+def test_nothing_is_no_piece(text: str) -> None:
+    assert clauses(text) == ()
+
+
+@given(st.text(st.sampled_from("ab ,.!\n。，é漢🙂"), max_size=700))
+def test_every_letter_is_spoken_once(text: str) -> None:
+    pieces = clauses(text)
+    assert "".join("".join(pieces).split()) == "".join(text.split())
+    assert all(0 < len(piece.encode()) <= MAX_BYTES for piece in pieces)

@@ -1,0 +1,152 @@
+"""Answers to a schema. The fake engine answers with what it is asked: here, the JSON as a model would fill it in."""
+
+import json
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import httpx
+import openai
+import pytest
+from openai import OpenAI
+from pydantic import BaseModel
+
+from unmask_engine.request import Edit, GenerationRequest, RequestError, TextPart
+from unmask_server.errors import ServerError
+from unmask_server.openai_json import Gap, JsonTemplate
+
+
+class Size(BaseModel):
+    width: int
+    height: float
+
+
+class Thing(BaseModel):
+    name: str
+    colour: Literal["red", "green"]
+    is_round: bool
+    size: Size
+    inner: Size
+
+
+ANSWER = (
+    '{"name": "a \\"ball\\"" , "x, "colour": red., "is_round": True!, '
+    '"size": {"width":  12 cm, "height": 1.5e1}, "inner": {"width": -3, "height": 0}}'
+)
+THING = {
+    "name": 'a "ball"',
+    "colour": "red",
+    "is_round": True,
+    "size": {"width": 12, "height": 15.0},
+    "inner": {"width": -3, "height": 0.0},
+}
+STRING = {"type": "object", "properties": {"a": {"type": "string"}}}
+
+
+@pytest.fixture(scope="module")
+def api(client: httpx.Client) -> Iterator[OpenAI]:
+    with OpenAI(base_url=f"{client.base_url}/v1", api_key="-", max_retries=0) as api:
+        yield api
+
+
+def test_the_clients_parser_gets_its_type(api: OpenAI, engine: Any) -> None:
+    answer = api.chat.completions.parse(
+        model="fake", messages=[{"role": "user", "content": ANSWER}], response_format=Thing
+    )
+    assert answer.choices[0].message.parsed == Thing.model_validate(THING)
+    assert engine.requests[-1].edit == Edit(
+        TextPart(
+            '{"name": [MASK:16], "colour": [MASK:8], "is_round": [MASK:2], '
+            '"size": {"width": [MASK:4], "height": [MASK:6]}, "inner": {"width": [MASK:4], "height": [MASK:6]}}'
+        )
+    )
+
+
+def test_streams_and_responses_say_the_same(api: OpenAI) -> None:
+    with api.chat.completions.stream(
+        model="fake", messages=[{"role": "user", "content": ANSWER}], response_format=Thing
+    ) as events:
+        message = events.get_final_completion().choices[0].message
+    assert json.loads(message.content or "") == THING
+    parsed = api.responses.parse(model="fake", input=ANSWER, text_format=Thing)
+    assert parsed.output_parsed == Thing.model_validate(THING)
+    with api.responses.stream(model="fake", input=ANSWER, text_format=Thing) as response_events:
+        assert json.loads(response_events.get_final_response().output_text) == THING
+
+
+@pytest.mark.parametrize(
+    ("gap", "text", "value"),
+    [
+        (Gap("string", "x"), ' "a\\nb" , "c"', "a\nb"),
+        (Gap("string", "x"), 'red", "b', "red"),
+        (Gap("string", "x"), '"cut', "cut"),
+        (Gap("string", "x"), '"\\ud800"', "?"),
+        (Gap("string", "x"), "", ""),
+        (Gap("integer", "x"), " 007", 0),
+        (Gap("number", "x"), "about 2.50 m", 2.5),
+        (Gap("boolean", "x"), "False, true", False),
+        (Gap("enum", "x", (1, "two", None)), '"two"', "two"),
+        (Gap("enum", "x", (1, "two", None)), " 1", 1),
+        (Gap("enum", "x", ("green", "blue")), "gren", "green"),
+    ],
+)
+def test_values_are_read_leniently(gap: Gap, text: str, value: Any) -> None:
+    assert gap.read(text) == value
+
+
+@pytest.mark.parametrize("gap", [Gap("integer", "x"), Gap("boolean", "x"), Gap("enum", "x", ("a", "b"))])
+def test_what_is_no_value_fails(gap: Gap) -> None:
+    with pytest.raises(ServerError, match="ask again") as caught:
+        gap.read("zzz")
+    assert caught.value.code == "invalid_output"
+    assert caught.value.headers == {"x-should-retry": "false"}
+
+
+def test_constants_need_no_model() -> None:
+    schema = {"properties": {"v": {"const": 1}, "z": {"type": "null"}, "s": {"enum": ["é"]}}, "type": "object"}
+    asked = JsonTemplate(schema, "schema").asked(GenerationRequest((), ("text",)))
+    assert asked.edit == Edit(TextPart('{"v": 1, "z": null, "s": [MASK:8]}'))
+
+
+def nested(depth: int) -> dict[str, Any]:
+    return {"type": "object", "properties": {"a": nested(depth - 1)}} if depth else {"type": "string"}
+
+
+BOMB = {
+    "$ref": "#/$defs/A",
+    "$defs": {"A": {"type": "object", "properties": {str(i): {"$ref": "#/$defs/A"} for i in range(9)}}},
+}
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        ({"type": "array"}, "'array'"),
+        ({"type": "string", "pattern": "x"}, "pattern"),
+        ({"anyOf": []}, "anyOf"),
+        ({"$ref": "https://example.com"}, r"\$ref"),
+        ({"type": "object"}, "no value"),
+        ({"type": "object", "properties": {"[MASK:3]": {"type": "string"}}}, "MASK"),
+        ({"enum": []}, "enum"),
+        (nested(20), "levels"),
+        (BOMB, "levels"),
+    ],
+)
+def test_schemas_that_cannot_be_filled_in_are_refused(schema: dict[str, Any], words: str) -> None:
+    with pytest.raises(RequestError, match=words) as caught:
+        JsonTemplate(schema, "schema")
+    assert caught.value.code == "schema_unsupported"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"response_format": {"type": "json_object"}},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": STRING}}, "stop": "x"},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": STRING}}, "logprobs": True},
+    ],
+)
+def test_what_does_not_go_with_json_is_refused(api: OpenAI, options: dict[str, Any]) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        api.chat.completions.create(model="fake", messages=[{"role": "user", "content": "x"}], **options)
+    assert str(caught.value.param).startswith("response_format")

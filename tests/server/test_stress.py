@@ -1,0 +1,148 @@
+"""Clients that are slow, rude or many: everyone is answered or refused, nothing hangs, the engine is left idle."""
+
+import gc
+import socket
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from unmask_server.settings import Settings
+
+HEAD = b"POST /v1/generate HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+BODY = b'{"input": "x"}'
+WHOLE = HEAD + b"content-length: %d\r\n\r\n" % len(BODY) + BODY
+
+
+def connect(client: httpx.Client) -> socket.socket:
+    return socket.create_connection((client.base_url.host, client.base_url.port), timeout=10)
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """What comes until the server closes."""
+    received = b""
+    with suppress(ConnectionResetError):
+        while data := connection.recv(65536):
+            received += data
+    return received
+
+
+def is_idle(client: httpx.Client) -> bool:
+    load = client.get("/load").json()
+    return load["running"] == load["waiting"] == 0
+
+
+@pytest.fixture
+def hasty(start, wait, new_engine):
+    """A server that waits for slow senders for half a second."""
+    with start(lambda: new_engine, Settings(receive_timeout=0.5)) as client:
+        wait(lambda: client.get("/ready").status_code == 200)
+        yield client
+
+
+@pytest.mark.parametrize("sent", [b"", HEAD, WHOLE[:20]])
+def test_a_head_that_does_not_come_is_not_waited_for(hasty: httpx.Client, sent: bytes) -> None:
+    with connect(hasty) as connection:
+        connection.sendall(sent)
+        assert read_all(connection) == b""
+    assert hasty.get("/health").status_code == 200
+
+
+def test_nor_is_one_that_comes_drop_by_drop(hasty: httpx.Client) -> None:
+    began = time.monotonic()
+    with connect(hasty) as connection, suppress(OSError):
+        connection.sendall(HEAD)
+        while time.monotonic() < began + 5:
+            connection.sendall(b"x: y\r\n")
+            time.sleep(0.05)
+    assert time.monotonic() < began + 2
+    assert hasty.get("/health").status_code == 200
+
+
+def test_nor_a_second_one_on_the_same_connection(hasty: httpx.Client) -> None:
+    with connect(hasty) as connection:
+        connection.sendall(WHOLE)
+        assert b" 200 " in connection.recv(65536)
+        connection.sendall(HEAD)
+        read_all(connection)
+
+
+def test_a_body_that_does_not_come_is_a_408(hasty: httpx.Client) -> None:
+    with connect(hasty) as connection:
+        connection.sendall(WHOLE[:-3])
+        answer = read_all(connection)
+    assert b" 408 " in answer.split(b"\r\n")[0]
+    assert b"body_timeout" in answer
+    assert is_idle(hasty)
+
+
+def test_an_idle_connection_is_kept(hasty: httpx.Client) -> None:
+    with connect(hasty) as connection:
+        connection.sendall(WHOLE)
+        assert b" 200 " in connection.recv(65536)
+        time.sleep(0.8)
+        connection.sendall(WHOLE)
+        assert b" 200 " in connection.recv(65536)
+
+
+def test_who_stops_sending_may_still_read(client: httpx.Client) -> None:
+    with connect(client) as connection:
+        connection.sendall(WHOLE.replace(b"host: x\r\n", b"host: x\r\nconnection: close\r\n"))
+        connection.shutdown(socket.SHUT_WR)
+        answer = read_all(connection)
+    assert answer == b"" or b" 200 " in answer.split(b"\r\n")[0]
+    assert client.get("/health").status_code == 200
+
+
+def test_who_leaves_frees_the_engine(start, wait, new_engine) -> None:
+    with start(lambda: new_engine, Settings(max_batch=2)) as client:
+        wait(lambda: client.get("/ready").status_code == 200)
+        new_engine.hold.set()
+        for _ in range(8):
+            with connect(client) as connection:
+                connection.sendall(WHOLE)
+                time.sleep(0.02)
+        wait(lambda: is_idle(client))
+        new_engine.hold.clear()
+        assert client.post("/v1/generate", json={"input": "x"}).status_code == 200
+
+
+def test_two_hundred_connections_against_a_queue_of_sixteen(start, wait, new_engine) -> None:
+    with start(lambda: new_engine, Settings(max_queue=16, max_batch=4)) as client, ThreadPoolExecutor(200) as pool:
+        wait(lambda: client.get("/ready").status_code == 200)
+        new_engine.hold.set()
+
+        def ask(i: int) -> bytes:
+            with connect(client) as connection:
+                connection.sendall(WHOLE.replace(b"host: x\r\n", b"host: x\r\nconnection: close\r\n"))
+                return read_all(connection)
+
+        asked = [pool.submit(ask, i) for i in range(200)]
+        wait(lambda: client.get("/load").json()["waiting"] == 16)
+        wait(lambda: sum(job.done() for job in asked) == 180)
+        new_engine.hold.clear()
+        answers = [job.result() for job in asked]
+        statuses = Counter(int(answer.split(b" ", 2)[1]) for answer in answers)
+        assert statuses == {200: 20, 503: 180}
+        assert all(b"retry-after: 1" in answer for answer in answers if b" 503 " in answer[:16])
+        assert is_idle(client)
+        assert max(new_engine.together) == 4
+        assert not new_engine.running
+
+
+def test_memory_stays_at_its_level(client: httpx.Client, engine) -> None:
+    def resident_mib(requests: int) -> float:
+        for i in range(requests):
+            assert client.post("/v1/generate", json={"input": f"word {i}", "output": ["audio"]}).status_code == 200
+        engine.requests.clear()
+        engine.together.clear()
+        gc.collect()
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+    resident_mib(100)
+    before = resident_mib(50)
+    assert resident_mib(300) < before + 8
