@@ -1,16 +1,19 @@
 """Masking, tail pads and sequences of the three stages."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from tokenizers import Tokenizer
 
+from unmask_training.grounding import IGNORED, NAMED, patch_labels
 from unmask_training.masking import PAD_RATIO, hide
 from unmask_training.sequences import SPOKEN_CANVAS, SPOKEN_MARK, Sample, Writer
 from unmask_training.train_backbone import Batch, collate
 from unmask_training.vocabulary import AUDIO_CODES, IMAGE_CODES, TEXT_TOKENS, build_tokenizer
+from unmask_training.world import SHAPES, Scene, Thing
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +92,26 @@ def test_every_answer_of_a_conversation_is_learnt_and_no_question(writer: Writer
     assert sample.ids.count(writer.id("<|begin_of_image|>")) == 1
     alone = writer.image_questions(asked[:1], [5] * 64)
     assert sample.ids[: len(alone.ids)] == alone.ids
+
+
+def test_patches_are_labelled_by_the_thing_that_covers_them() -> None:
+    star = Thing("star", "blue", "small", 0.27, 0.27, 0.14)
+    heart = Thing("heart", "red", "large", 0.75, 0.75, 0.2)
+    labels = patch_labels(Scene((star, heart), "white", "free"), 8)
+    names = [tuple(NAMED).index(n) for n in ("shape", "color", "place", "size", "count")]
+    assert names == [0, 1, 2, 3, 4]
+    assert labels[2 * 8 + 2] == (SHAPES.index("star") + 1, 3, 1, 1, 2)
+    assert labels[6 * 8 + 6] == (SHAPES.index("heart") + 1, 1, 9, 2, 2)
+    assert labels[7] == (0, 0, 0, 0, 2)
+    assert all(0 <= c < n for label in labels for c, n in zip(label, NAMED.values(), strict=True))
+
+
+def test_only_a_known_picture_is_grounded(writer: Writer) -> None:
+    scene = Scene((Thing("star", "blue", "large", 0.5, 0.5, 0.2),), "white", "free")
+    sample = replace(writer.image_questions([("what is blue", "star")], [5] * 64), scene=scene)
+    unknown = writer.image_questions([("what is blue", "star")], [5] * 64)
+    batch = collate([sample, unknown], len(sample.ids) + 2, writer.pad)
+    known = (batch.patches[0, :, 0] != IGNORED).nonzero().flatten().tolist()
+    first = sample.ids.index(writer.id("<|begin_of_image|>")) + 1
+    assert known == list(range(first, first + 64))
+    assert bool((batch.patches[1] == IGNORED).all())

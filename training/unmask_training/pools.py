@@ -80,8 +80,11 @@ class Pools:
     def _vqa(self, rng: random.Random) -> Sample:
         scene, codes = rng.choice(self.seen if rng.random() < 0.75 else self.drawn)
         # Several questions about a picture teach seeing at a third of the cost of a picture each.
-        count = 1 if rng.random() < 0.4 else rng.randint(2, 5)
-        asked = sorted(questions(scene, rng), key=lambda q: -(rng.random() ** (1 / _HARD.get(q[0], 1.0))))
+        count = 1 if rng.random() < 0.3 else rng.randint(2, 6)
+        every = questions(scene, rng)
+        for _ in range(2):  # whether something is there takes most asking to be learnt
+            every += [q for q in questions(scene, rng) if q[0] == "yes_no"]
+        asked = sorted(every, key=lambda q: -(rng.random() ** (1 / _HARD.get(q[0], 1.0))))
         typed = [(as_typed(question, rng), answer) for _, question, answer in asked[:count]]
         return replace(self.writer.image_questions(typed, codes), scene=scene)
 

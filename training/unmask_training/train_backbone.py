@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from unmask_engine.models.omni import OmniModel
 from unmask_training import parallel
-from unmask_training.grounding import IGNORED, Grounding, patch_labels
+from unmask_training.grounding import IGNORED, NAMED, Grounding, patch_labels
 from unmask_training.loop import Schedule, Training
 from unmask_training.masking import hide
 from unmask_training.pools import Pools
@@ -27,7 +27,7 @@ from unmask_training.train_image_codec import CONFIG, SIDE
 
 GRID = SIDE // CONFIG.factor  # image tokens a side
 GROUNDING_LAYER = 3  # of the small model's six
-GROUNDING_WEIGHT = 0.4
+GROUNDING_WEIGHT = 0.2
 BUCKET = 16  # sequences are padded to a multiple: the 1-16 tail pads of the recipe
 
 
@@ -50,7 +50,7 @@ class Batch:
     answer: Tensor
     pads: Tensor
     speech: list[tuple[int, int, int]]  # sequence, first position, recording
-    patches: Tensor  # (B, L) int64, grounding.patch_labels at the prompt's image tokens, else grounding.IGNORED
+    patches: Tensor  # (B, L, heads) int64, grounding.patch_labels at the prompt's image tokens, else grounding.IGNORED
 
 
 class BatchStream:
@@ -78,7 +78,7 @@ def collate(samples: list[Sample], length: int, pad: int) -> Batch:
     ids = torch.full((len(samples), length), pad)
     answer = torch.zeros(ids.shape, dtype=torch.bool)
     pads = torch.zeros(ids.shape, dtype=torch.bool)
-    patches = torch.full_like(ids, IGNORED)
+    patches = torch.full((*ids.shape, len(NAMED)), IGNORED)
     speech = []
     for row, s in enumerate(samples):
         ids[row, : len(s.ids)] = torch.tensor(s.ids)
@@ -131,7 +131,7 @@ def masked_loss(
     losses = F.cross_entropy(logits.float(), batch.ids.flatten()[wanted], reduction="none")
     weights = hidden.sum(1).rsqrt()[wanted // length]
     answers = (losses * weights).sum() / weights.sum()
-    return answers + GROUNDING_WEIGHT * model.grounding.loss(batch.patches.flatten())
+    return answers + GROUNDING_WEIGHT * model.grounding.loss(batch.patches.flatten(0, 1))
 
 
 def train_stage(
