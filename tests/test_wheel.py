@@ -1,4 +1,4 @@
-"""What `pip install` gets: all packages, their type markers, and the bundles."""
+"""What `pip install` gets: all packages, their type markers, the bundles, and the playground."""
 
 import subprocess
 import sys
@@ -24,5 +24,8 @@ def test_the_wheel_holds_packages_and_bundles(tmp_path: Path) -> None:
         assert f"{package}/__init__.py" in names
     bundles = ROOT / "engine" / "unmask_engine" / "bundles"
     shipped = {f"unmask_engine/bundles/{file.relative_to(bundles)}" for file in bundles.rglob("*") if file.is_file()}
+    for source, place in (("web", "web"), ("js/src", "js")):
+        folder = ROOT / "clients" / source
+        shipped |= {f"unmask_server/static/{place}/{file.name}" for file in folder.iterdir()}
     assert shipped <= names
     assert not any(name.startswith(("tests/", "benchmarks/", "docs/")) for name in names)

@@ -6,7 +6,7 @@ export class Microphone {
   #stream;
   #context;
 
-  /** @param {(samples: Float32Array) => void} onPiece 20 ms each, mono, at `rate` */
+  /** @param {(samples: Float32Array, rate: number) => void} onPiece 20 ms each, mono */
   static async open(onPiece) {
     if (!navigator.mediaDevices) {
       throw new Error("Browsers give the microphone to pages on https or localhost alone; open this one there.");
@@ -18,7 +18,7 @@ export class Microphone {
     microphone.#context = new AudioContext();
     await microphone.#context.audioWorklet.addModule(new URL("capture-worklet.js", import.meta.url));
     const capture = new AudioWorkletNode(microphone.#context, "capture", { numberOfOutputs: 0, channelCount: 1 });
-    capture.port.onmessage = ({ data }) => onPiece(data);
+    capture.port.onmessage = ({ data }) => onPiece(data, microphone.rate);
     microphone.#context.createMediaStreamSource(microphone.#stream).connect(capture);
     await microphone.#context.resume();
     return microphone;
@@ -39,12 +39,12 @@ export class Recorder {
   #pieces = [];
   #microphone;
 
-  /** @param {(level: number) => void} onLevel from 0 to 1 */
-  static async start(onLevel) {
+  /** @param {(samples: Float32Array) => void} onPiece of what is recorded */
+  static async start(onPiece) {
     const recorder = new Recorder();
     recorder.#microphone = await Microphone.open((samples) => {
       recorder.#pieces.push(samples);
-      onLevel(levelOf(samples));
+      onPiece(samples);
     });
     return recorder;
   }

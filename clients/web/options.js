@@ -28,7 +28,7 @@ export function decoding() {
   const steps = STOPS[byId("steps").value];
   const chosen = steps === null ? {} : { steps };
   for (const [id, name] of Object.entries(FIELDS)) {
-    if (byId(id).value !== "" && byId(id).validity.valid) chosen[name] = byId(id).valueAsNumber;
+    if (byId(id).value !== "") chosen[name] = byId(id).valueAsNumber; // what is out of range the server explains
   }
   return chosen;
 }

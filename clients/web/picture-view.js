@@ -7,6 +7,7 @@ export class PictureView {
   #unmasking;
   #target;
   #final = null;
+  #index = -1;
   #image = h("img", { alt: "The picture so far", hidden: true });
   #veil = h("canvas", { class: "veil", "aria-hidden": "true" });
 
@@ -17,8 +18,6 @@ export class PictureView {
     this.element = h("div", { class: "picture" }, this.#image, this.#veil);
     new ResizeObserver(() => this.show(this.#index)).observe(this.element);
   }
-
-  #index = -1;
 
   show(index) {
     this.#index = index;
@@ -39,26 +38,21 @@ export class PictureView {
   /** The codes of a picture begin behind one token of frame, and a shorter row than that follows them. */
   #drawVeil(cells) {
     const { context, width } = fitted(this.#veil);
-    if (this.#final && !cells.length) return;
-    const grid = Math.floor(Math.sqrt(cells.length)) || 8;
+    const grid = Math.floor(Math.sqrt(cells.length));
     const side = width / grid;
-    const patches = cells.length ? cells.slice(1, 1 + grid * grid) : Array(grid * grid).fill({ state: "masked" });
+    const patches = cells.slice(1, 1 + grid * grid);
     const [paper, line, accent] = ["mask", "line", "accent"].map(colour);
     const later = []; // outlines lie above their neighbours
     patches.forEach(({ state, sureness, isNew }, at) => {
       const [left, top] = [(at % grid) * side, Math.floor(at / grid) * side];
       if (state === "masked" || state === "guess") {
-        context.globalAlpha = state === "masked" ? 1 : 0.12 + 0.8 * (1 - sureness);
+        context.globalAlpha = state === "masked" ? 1 : 0.3 + 0.6 * (1 - sureness);
         context.fillStyle = paper;
         context.fillRect(left, top, side, side);
-        context.globalAlpha = state === "masked" ? 1 : 0.5;
-        context.strokeStyle = line;
-        context.lineWidth = 0.5;
-        context.strokeRect(left, top, side, side);
-        if (state === "masked") hatch(context, left, top, side, line);
+        context.globalAlpha = 1;
+        hatch(context, left, top, side, line);
       } else if (isNew) later.push([left, top]);
     });
-    context.globalAlpha = 1;
     context.strokeStyle = accent;
     context.lineWidth = 2;
     for (const [left, top] of later) context.strokeRect(left + 1, top + 1, side - 2, side - 2);
@@ -71,7 +65,8 @@ function hatch(context, left, top, side, line) {
   context.rect(left, top, side, side);
   context.clip();
   context.strokeStyle = line;
-  context.lineWidth = 1;
+  context.lineWidth = 0.5;
+  context.strokeRect(left, top, side, side);
   context.beginPath();
   for (let offset = -side; offset < side; offset += Math.max(4, side / 5)) {
     context.moveTo(left + offset, top + side);

@@ -2,7 +2,8 @@
 
 import { h } from "./dom.js";
 
-const SPECIAL = /^<\|.*\|>$/; // frames and ends an answer; nothing to read
+const UNKNOWN = { state: "masked", text: null, sureness: 0, isNew: false };
+const SPECIAL = /^(<\|.*\|>)?$/; // frames and ends an answer; nothing to read
 
 export class WordsView {
   element = h("p", { class: "words" });
@@ -43,8 +44,12 @@ export class WordsView {
     const nodes = [document.createTextNode(before.text)];
     let at = 0;
     for (const { size, text } of rest) {
-      nodes.push(...cells.slice(at, at + size).map(tokenOf), document.createTextNode(text));
-      at += size;
+      for (const end = at + size; at < end; at++) {
+        const token = tokenOf(cells[at] ?? UNKNOWN);
+        if (/\s$/.test(nodes.at(-1).textContent)) token.textContent = token.textContent.trimStart();
+        nodes.push(token);
+      }
+      nodes.push(document.createTextNode(text));
     }
     return nodes;
   }
@@ -52,15 +57,19 @@ export class WordsView {
 
 /** Once all is known, what follows the end of the answer is of no interest. */
 function untilTheEnd(cells, isLast) {
-  const end = isLast ? cells.findIndex((cell) => SPECIAL.test(cell.text ?? "")) : -1;
+  const end = isLast ? cells.findIndex(isSpecial) : -1;
   return end < 0 ? cells : cells.slice(0, end);
 }
 
 function tokenOf({ state, text, sureness, isNew }) {
-  const isSilent = SPECIAL.test(text ?? "") || text === "\n";
+  const isSilent = isSpecial({ text }) || text === "\n";
   const classes = ["token", state, isNew && "new", isSilent && "silent"].filter(Boolean).join(" ");
   const shown = state === "masked" || isSilent ? "" : text;
   const token = h("span", { class: classes, title: state === "masked" ? null : `${Math.round(100 * sureness)} % sure` }, shown);
   token.style.setProperty("--sure", sureness.toFixed(2));
   return token;
+}
+
+function isSpecial({ text }) {
+  return text !== null && SPECIAL.test(text);
 }

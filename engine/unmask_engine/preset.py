@@ -98,6 +98,7 @@ class Preset:
     guidance: float = 0.0
     block_size: int | None = None
     pins: tuple[Pin, ...] = ()
+    dialogue: bool = False  # the model is trained on it with earlier turns and with the caller's instructions
 
     def __post_init__(self) -> None:
         for modality in (*self.inputs, *self.outputs):

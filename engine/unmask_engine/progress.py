@@ -48,7 +48,6 @@ def _tokens(bundle: LoadedBundle, positions: Tensor, ids: Tensor, confidence: Te
         ids=tuple(found),
         confidence=tuple(confidence[positions].tolist()),
         texts=tuple(
-            None if any(token in kind for kind in codes) else bundle.tokenizer.decode([token], skip_special=False)
-            for token in found
+            None if any(token in kind for kind in codes) else bundle.tokenizer.decode([token]) for token in found
         ),
     )

@@ -85,9 +85,7 @@ def prepare(bundle: LoadedBundle, request: GenerationRequest) -> Prepared:
     return Prepared(preset, outputs, plan, count_tokens(bundle, prompt), elapsed_ms, paste)
 
 
-def _canvas_length(
-    preset: Preset, request: GenerationRequest, text: str, text_tokens: int, prompt_tokens: int
-) -> int:
+def _canvas_length(preset: Preset, request: GenerationRequest, text: str, text_tokens: int, prompt_tokens: int) -> int:
     length = preset.canvas.length(text_tokens, prompt_tokens, len(text))
     asked = request.decoding.max_tokens
     if asked is not None and "image" in preset.outputs and asked != length:

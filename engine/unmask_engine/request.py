@@ -139,7 +139,7 @@ class Tokens:
     positions: tuple[int, ...]
     ids: tuple[int, ...]
     confidence: tuple[float, ...]
-    texts: tuple[str | None, ...] = ()  # None for a code of speech or of an image
+    texts: tuple[str | None, ...] = ()  # "" for a special token, None for a code of speech or of an image
 
 
 @dataclass(frozen=True)

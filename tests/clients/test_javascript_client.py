@@ -1,4 +1,4 @@
-"""The JavaScript client's own tests, where Node is at hand."""
+"""What is written in JavaScript, by Node's own runner, where Node is at hand."""
 
 import shutil
 import subprocess
@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 
 CLIENT = Path(__file__).parents[2] / "clients" / "js"
+PLAYGROUND = Path(__file__).parent / "playground"
 OLDEST_NODE = 20
 
 
-def test_with_nodes_own_runner() -> None:
+@pytest.mark.parametrize("folder", [CLIENT, PLAYGROUND], ids=["client", "playground"])
+def test_with_nodes_own_runner(folder: Path) -> None:
     node = shutil.which("node")
     version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout if node else "v0"
     if int(version.removeprefix("v").partition(".")[0]) < OLDEST_NODE:
-        pytest.skip(f"the JavaScript client is not tested: that takes Node {OLDEST_NODE} or newer")
-    done = subprocess.run([node, "--test"], cwd=CLIENT, capture_output=True, text=True, check=False, timeout=60)
+        pytest.skip(f"no JavaScript is tested: that takes Node {OLDEST_NODE} or newer")
+    done = subprocess.run([node, "--test"], cwd=folder, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stdout[-4000:]

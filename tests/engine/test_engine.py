@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from unmask_engine.engine import Engine
-from unmask_engine.request import AudioPart, Decoding, GenerationRequest, ImagePart, RequestError, TextPart
+from unmask_engine.request import AudioPart, Decoding, GenerationRequest, ImagePart, Progress, RequestError, TextPart
 from unmask_engine.testing_fakes import ByteTokenizer, fake_bundle, script
 
 TOKENIZER = ByteTokenizer()
@@ -50,6 +50,20 @@ def test_a_full_canvas_says_that_it_was_cut() -> None:
     (found,) = answering(list(b"x" * 64), 64).generate([GenerationRequest((TEXT, IMAGE), ("text",))])
     assert found.text == "x" * 64
     assert found.truncated
+
+
+def test_progress_spells_text_and_leaves_codes_unspelt() -> None:
+    head = [*b"yes", S["im_end"], *[S["pad"]] * 21]
+    ids = [*head, S["begin_of_audio"], *[VOCABULARY.audio[1]] * 40, S["end_of_audio"], S["im_end"]]
+    engine = answering(ids, 128)
+    seen: list[Progress] = []
+    engine.submit(engine.prepare(GenerationRequest((AUDIO, IMAGE), ("text", "audio"))), seen.append)
+    while not engine.step():
+        pass
+    commits = [progress.commits for progress in seen]
+    said = {at: text for made in commits for at, text in zip(made.positions, made.texts, strict=True)}
+    assert [said[at] for at in range(3)] == ["y", "e", "s"]
+    assert said[len(head) + 1] is None
 
 
 def test_a_spoken_answer() -> None:

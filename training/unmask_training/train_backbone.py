@@ -25,6 +25,7 @@ from unmask_training.sequences import Sample
 from unmask_training.shared_bits import SharedBits
 from unmask_training.train_image_codec import CONFIG, SIDE
 
+AS_DECODED = 0.5  # share of samples whose pads are shown as decoding shows them
 GRID = SIDE // CONFIG.factor  # image tokens a side
 GROUNDING_LAYER = 3  # of the small model's six
 GROUNDING_WEIGHT = 0.2
@@ -115,7 +116,7 @@ def masked_loss(
     A position weighs 1 / sqrt(hidden positions of its sample), so that the five tokens of an answer are heard beside
     the sixty-four of a picture.
     """
-    hidden = hide(batch.answer, batch.pads, generator)
+    hidden = hide(batch.answer, batch.pads, generator, AS_DECODED)
     inputs = torch.where(hidden, mask_id, batch.ids)
     count, length = inputs.shape
     with torch.autocast("cpu", torch.bfloat16):

@@ -70,7 +70,7 @@ interface Tokens {
   step: number;
   positions: number[];
   ids: number[];
-  /** null for a code of speech or of an image. */
+  /** "" for a special token, null for a code of speech or of an image. */
   texts: (string | null)[];
   confidence?: (number | null)[];
 }

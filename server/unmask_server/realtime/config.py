@@ -126,11 +126,7 @@ class Session(Wire):
         """Deeply merged; raises RequestError and leaves everything as it was."""
         if not isinstance(change, dict):
             raise RequestError("session must be an object.", param="session", code="invalid_value")
-        refuse_tools(change, "session")
-        try:
-            session = Session.model_validate(merged(self.model_dump(), change))
-        except ValidationError as error:
-            raise _named(error, "session") from None
+        session = parsed(Session, merged(self.model_dump(), change), "session")
         check_voice(session.audio.output.voice, "session.audio.output.voice")
         return session
 
@@ -173,16 +169,6 @@ class ResponseOptions(Wire):
     metadata: dict[str, str] | None = None
     input: list[dict[str, JsonValue]] | None = None
 
-    @classmethod
-    def parse(cls, value: object) -> "ResponseOptions":
-        if not isinstance(value, dict):
-            raise RequestError("response must be an object.", param="response", code="invalid_value")
-        refuse_tools(value, "response")
-        try:
-            return cls.model_validate(value)
-        except ValidationError as error:
-            raise _named(error, "response") from None
-
     def over(self, session: Session) -> Session:
         """The session as it is for this response."""
         change: JsonObject = self.model_dump(
@@ -214,11 +200,15 @@ def refuse_tools(asked: Mapping[str, Any], where: str) -> None:
         raise RequestError(message, param=f"{where}.tools", code="tools_not_supported")
 
 
-def parsed(model: type[T], body: bytes) -> T:
+def parsed(model: type[T], value: object, where: str) -> T:
+    """Nulls are defaults; raises RequestError."""
+    if not isinstance(value, dict):
+        raise RequestError(f"{where} must be an object.", param=where, code="invalid_value")
+    refuse_tools(value, where)
     try:
-        return model.model_validate_json(body)
+        return model.model_validate(merged({}, value))
     except ValidationError as error:
-        raise invalid(error) from None
+        raise _named(error, where) from None
 
 
 def _named(error: ValidationError, where: str) -> RequestError:

@@ -1,4 +1,8 @@
-"""A dialogue as requests to the model: one answer, and its speech where the model cannot speak and think at once."""
+"""A dialogue as requests to the model: one answer, and its speech where the model cannot speak and think at once.
+
+A model that is trained on single questions answers the last one: earlier turns, and the instructions that every voice
+client sends, would only confuse it. Its presets say what it is trained for.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,12 +62,12 @@ def plan(items: Sequence[Item], presets: Sequence[Preset], session: Session, tol
         parts,
         outputs=("text", "audio") if speaks else ("text",),
         task=preset.task,
-        instructions=_instructions(preset, instructions),
+        instructions=_instructions(preset, instructions) if preset.dialogue else None,
         decoding=Decoding(
             max_tokens=_max_tokens(preset, session),
             block_size=preset.block_size or (SPEECH_BLOCK if speaks else None),
         ),
-        history=tuple(Turn(item.role, item.text) for item in earlier if item.text),
+        history=tuple(Turn(item.role, item.text) for item in earlier if item.text) if preset.dialogue else (),
     )
     return Plan(request, speaks_after=wants_audio and not speaks)
 
@@ -99,7 +103,7 @@ def _answering(presets: Sequence[Preset], parts: tuple[Part, ...]) -> Preset:
 
 
 def _instructions(preset: Preset, given: str) -> str | None:
-    """Behind the preset's own: those tell the model its task, and every voice client sends some."""
+    """Behind the preset's own, which tell the model its task."""
     own = [message.content for message in preset.messages if message.role == "system"]
     return "\n".join([*own, given]) if given else None
 

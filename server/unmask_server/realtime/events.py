@@ -1,13 +1,26 @@
-"""Events of the server: ids, and the one shape of an error."""
+"""Events: how those of clients are read, and what those of the server have in common."""
 
+import json
 import uuid
 from collections.abc import Callable
 from typing import Any
 
+from unmask_engine.request import RequestError
 from unmask_server.errors import error_body
 
 JsonObject = dict[str, Any]
 Emit = Callable[[JsonObject], None]
+
+
+def read_object(text: str | bytes) -> JsonObject:
+    """Raises RequestError."""
+    try:
+        wire = json.loads(text)
+    except (ValueError, RecursionError):
+        raise RequestError("That is not valid JSON.", code="invalid_json") from None
+    if not isinstance(wire, dict):
+        raise RequestError("It must be a JSON object.", code="invalid_json")
+    return wire
 
 
 def new_id(prefix: str) -> str:

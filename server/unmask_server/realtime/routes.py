@@ -14,7 +14,7 @@ from unmask_server.bridge import EngineThread
 from unmask_server.errors import ServerError, envelope
 from unmask_server.realtime.config import Session, Wire, parsed
 from unmask_server.realtime.connection import POLICY, TRY_LATER, hold
-from unmask_server.realtime.events import JsonObject, error_event, new_id
+from unmask_server.realtime.events import JsonObject, error_event, new_id, read_object
 from unmask_server.realtime.outbox import Outbox
 from unmask_server.realtime.secrets import Secrets
 from unmask_server.realtime.session import RealtimeSession
@@ -39,7 +39,7 @@ class SecretRequest(Wire):
 @router.post("/v1/realtime/client_secrets")
 async def create_client_secret(request: Request) -> JsonObject:
     """A key for a page in a browser: it opens sessions with these settings until it expires."""
-    wanted = parsed(SecretRequest, await request.body() or b"{}")
+    wanted = parsed(SecretRequest, read_object(await request.body() or b"{}"), "body")
     session = Session().updated(wanted.session)
     expires_at = int(time.time()) + wanted.expires_after.seconds
     secrets: Secrets = request.app.state.realtime_secrets

@@ -1,7 +1,6 @@
 """One dialogue: each event of the client, and what follows from it."""
 
 import asyncio
-import json
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -11,10 +10,10 @@ from unmask_engine.request import RequestError
 from unmask_server.bridge import EngineThread
 from unmask_server.errors import ServerError
 from unmask_server.realtime.audio import Samples
-from unmask_server.realtime.config import ResponseOptions, Session
+from unmask_server.realtime.config import ResponseOptions, Session, parsed
 from unmask_server.realtime.conversation import Conversation
 from unmask_server.realtime.dialogue import plan
-from unmask_server.realtime.events import JsonObject, error_event, event, new_id
+from unmask_server.realtime.events import JsonObject, error_event, event, new_id, read_object
 from unmask_server.realtime.items import Heard, Item, read_item
 from unmask_server.realtime.limits import RealtimeLimits
 from unmask_server.realtime.listener import Listener, TurnStarted
@@ -66,7 +65,7 @@ class RealtimeSession:
         """Whatever is wrong with it is told, and the session goes on."""
         cause: Any = None
         try:
-            wire = _parse(text)
+            wire = read_object(text)
             cause = wire.get("event_id")
             handler = self._handlers.get(str(wire.get("type")))
             if handler is None:
@@ -158,7 +157,7 @@ class RealtimeSession:
         )
 
     async def _create_response(self, wire: JsonObject) -> None:
-        options = ResponseOptions.parse(wire.get("response") or {})
+        options = parsed(ResponseOptions, wire.get("response") or {}, "response")
         if self._session.type == "transcription":
             message = "A transcription session makes no responses."
             raise RequestError(message, param="type", code="transcription_session")
@@ -220,13 +219,3 @@ class RealtimeSession:
 
 async def _nothing(_: JsonObject) -> None:
     pass
-
-
-def _parse(text: str) -> JsonObject:
-    try:
-        wire = json.loads(text)
-    except ValueError:
-        raise RequestError("An event must be JSON.", code="invalid_json") from None
-    if not isinstance(wire, dict):
-        raise RequestError("An event must be a JSON object.", code="invalid_json")
-    return wire

@@ -45,8 +45,16 @@ STEPS = 10
 ANSWER = "one two three four five six seven eight nine ten"
 WAIT_S = 10.0
 
+SYSTEM = (Message("system", "Answer."),)
 PRESETS = tuple(
-    Preset(task, inputs, outputs, (Message("system", "Answer."),) if "audio" in inputs else (), CanvasRule(tokens=20))
+    Preset(
+        task,
+        inputs,
+        outputs,
+        (Message("system", "Answer."),) if "audio" in inputs else (),
+        CanvasRule(tokens=20),
+        dialogue=True,
+    )
     for task, inputs, outputs in (
         ("asr", ("audio",), ("text",)),
         ("sqa", ("audio",), ("text", "audio")),

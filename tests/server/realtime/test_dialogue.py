@@ -1,6 +1,7 @@
 """Whole turns over a real socket: the order of events, which clients depend on."""
 
 import base64
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -241,3 +242,15 @@ def test_instructions_follow_the_task_of_the_preset(dial, make) -> None:
         client.send("response.create")
         client.until("response.done")
         assert make.engine.requests[0].instructions == "Answer.\nbe kind"
+
+
+def test_a_model_of_single_questions_hears_the_last_one(dial, make) -> None:
+    make.engine.bundle.presets = tuple(replace(preset, dialogue=False) for preset in make.engine.bundle.presets)
+    with dial() as client:
+        client.set(instructions="be kind")
+        for text in ("first", "second"):
+            client.ask(text)
+            client.send("response.create", response={"output_modalities": ["text"]})
+            client.until("response.done")
+        (_, last) = make.engine.requests
+        assert (last.parts, last.instructions, last.history) == ((TextPart("second"),), None, ())

@@ -160,3 +160,11 @@ def test_clearing(dial, make) -> None:
         client.send("output_audio_buffer.clear")  # of WebRTC
         client.send("input_audio_buffer.commit")
         assert code(client) == "input_audio_buffer_commit_empty"
+
+
+def test_nulls_are_defaults(dial, make) -> None:
+    with dial() as client:
+        client.ask()
+        nothing = dict.fromkeys(("conversation", "instructions", "output_modalities", "metadata", "input", "tools"))
+        client.send("response.create", response={**nothing, "audio": {"output": None}}, event_id=None)
+        assert client.until("response.done")["response"]["status"] == "completed"
