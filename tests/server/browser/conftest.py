@@ -60,8 +60,9 @@ def microphone(mini: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def browser(microphone: Path) -> Iterator["Browser"]:
+    """A new one for each test: the fake microphone's recording begins with the browser's first use of it."""
     if CHROMIUM is None:
         pytest.skip("no Chromium: sudo apt-get install chromium")
     playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install playwright")
@@ -86,7 +87,7 @@ def open_page(browser: "Browser", server: str) -> OpenPage:
     def opened(**options: object) -> Iterator["Page"]:
         context = browser.new_context(base_url=server, permissions=["microphone", "camera"], **options)
         page = context.new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(60_000)
         page.add_init_script(COUNT_SOUNDS)
         complaints: list[str] = []
         page.on("pageerror", lambda error: complaints.append(str(error)))

@@ -167,7 +167,7 @@ def test_a_dialogue_push_to_talk(page) -> None:
     page.get_by_text("Push to talk").click()
     button = page.get_by_role("button", name="Hold to talk")
     button.dispatch_event("pointerdown")
-    page.wait_for_timeout(3000)
+    page.wait_for_timeout(6000)
     button.dispatch_event("pointerup")
     page.locator(".turn.spoken .words:not(:empty)").first.wait_for()
 
