@@ -40,7 +40,8 @@ export class TalkLog {
     this.#answers.get(itemId)?.append(h("span", { class: "quiet" }, " (interrupted)"));
   }
 
-  failed(message) {
+  /** What is to be said about the last answer. */
+  note(message) {
     this.#last?.append(h("span", { class: "quiet" }, message));
   }
 }

@@ -106,7 +106,8 @@ export class Talk {
   }
 
   #done({ status, status_details }) {
-    if (status === "failed") this.#log.failed(status_details?.error?.message ?? "The answer failed.");
+    if (status === "failed") this.#log.note(status_details?.error?.message ?? "The answer failed.");
+    else if (!this.#log.lastAnswer && status !== "cancelled") this.#log.note("(The model had nothing to say.)");
     announce(this.#log.lastAnswer);
     if (status !== "completed" || !this.#player.isPlaying) this.#say("Listening");
   }

@@ -58,7 +58,9 @@ class CanvasRule:
     def __post_init__(self) -> None:
         rules = (self.tokens, self.per_text_token, self.per_prompt_token, self.per_character)
         if rules.count(None) != len(rules) - 1:
-            raise ValueError("canvas: give one of `tokens`, `per_text_token`, `per_prompt_token`, `per_character`")
+            raise ValueError(
+                "canvas: give exactly one of `tokens`, `per_text_token`, `per_prompt_token`, `per_character`"
+            )
 
     def length(self, text_tokens: int, prompt_tokens: int, characters: int) -> int:
         """Tokens of the canvas by the rule alone, without `minimum`."""
