@@ -12,8 +12,8 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Policy:
     token_budget: int = 2048  # rows of one forward pass; a request that is larger runs alone
-    knee: int = 256  # rows up to which a step takes hardly longer for having more
-    company: float = 4.0  # a request shares a long step with others of at most so many times its remaining work
+    knee: int = 160  # rows up to which a step takes hardly longer for having more
+    company: float = 2.0  # a request shares a long step with others of at most so many times its remaining work
     ageing: float = 0.5  # seconds of remaining work that a second of waiting outweighs
     head_start_s: float = 10.0  # of interactive requests before the others
 
