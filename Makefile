@@ -36,6 +36,7 @@ image-test:
 bench: install
 	$(BIN)/python benchmarks/bench_mini.py
 	$(BIN)/python benchmarks/bench_engine.py
+	$(BIN)/python benchmarks/bench_step.py
 
 serve: install
 	$(BIN)/unmask serve

@@ -80,6 +80,7 @@ class Engine:
 
     @property
     def work(self) -> Work:
+        """What has been done since the load, and what is in hand."""
         in_flight = sum(running.state.plan.tokens for running in self._running)
         return Work(self._loop.num_steps, self._loop.num_tokens, in_flight)
 

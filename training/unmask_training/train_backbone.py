@@ -1,7 +1,7 @@
 """Trains the backbone in the paper's three progressive stages, on masked positions of the answer only.
 
-Per sample one mask ratio t ~ U(0, 1); tail pads are masked with 0.6 t (attenuated tail-pad masking, arXiv 2603.06577,
-section 3.3). The speech encoder is frozen: its rows are computed once, only the projector learns.
+One mask ratio t ~ U(0, 1) a sample, tail pads by rules of their own (masking.py; arXiv 2603.06577, section 3.3). The
+speech encoder is frozen: its rows are computed once, only the projector learns.
 """
 
 import random
