@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: install check test test-slow test-gpu image-test bench serve clean
+.PHONY: install check test test-slow test-gpu image-test bench serve docs clean
 
 install: .venv/.installed
 
@@ -17,6 +17,12 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile
+	@$(MAKE) --no-print-directory docs
+
+# build/site/index.html; broken links are errors.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 test: install
 	$(PYTEST)
@@ -26,8 +32,10 @@ test-slow: install
 		{ echo "The slow tests synthesise speech: sudo apt-get install espeak-ng flite" >&2; exit 1; }
 	$(PYTEST) -m slow --timeout=1800
 
+# The benchmark writes benchmarks/results/kernels_<device>.json.
 test-gpu: install
 	$(PYTEST) -m gpu
+	$(BIN)/python benchmarks/bench_kernels.py
 
 # Takes BASE and WHEELS; see docs/deployment.md.
 image-test:

@@ -4,7 +4,8 @@
 
 A mixed load (text to image, recognition, synthesis, image questions; fixed seed) on the built-in model, asked by 1, 4
 and 16 clients at random moments, against the same requests one by one. Then a short request that arrives behind long
-ones. Counts the tokens that differ from those of the same request alone; there should be none.
+ones. Counts the committed tokens that differ from those of the same request alone; there should be none. Given tokens
+and what an early end leaves open do not count.
 """
 
 import json
@@ -20,13 +21,20 @@ from rich.console import Console
 from rich.table import Table
 
 from unmask_engine.engine import Engine, Running
-from unmask_engine.request import Decoding, GenerationRequest, ImagePart, Modality, Part, TextPart
+from unmask_engine.request import Decoding, Generation, GenerationRequest, ImagePart, Modality, Part, TextPart
 
-REQUESTS = 96
+Committed = tuple[int | None, ...]  # a canvas; None where a token was given or nothing was committed
+
+REQUESTS = 160  # commit some 4500 tokens
 THINKING_S = 0.05  # mean pause of a client between two requests
 CLIENTS = (1, 4, 16)
 REPEATS = 7
-TARGETS = {"throughput_ratio_16": (1.5, "at least"), "short_behind_long_ratio": (2.0, "at most")}
+TARGETS = {
+    "throughput_ratio_16": (1.5, "at least"),
+    "short_behind_long_ratio": (2.0, "at most"),
+    "compared_tokens": (10_000, "at least"),
+    "differing_tokens": (0, "at most"),
+}
 CAPTIONS = ("a red circle", "a small blue star in the top left", "a green square left of a yellow heart")
 SENTENCES = ("hello", "a purple cross", "what color is the star", "one two three four five")
 QUESTIONS = ("what color is it", "how many shapes are there", "where is the circle", "describe the picture")
@@ -62,11 +70,16 @@ def request(task: str, output: Modality, *parts: Part) -> GenerationRequest:
     return GenerationRequest(parts, (output,), task)
 
 
+def committed(answer: Generation) -> Committed:
+    pairs = zip(answer.token_ids, answer.confidence, strict=True)
+    return tuple(None if confidence is None else token for token, confidence in pairs)
+
+
 @dataclass
 class Outcome:
     seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)
-    tokens: dict[int, tuple[int, ...]] = field(default_factory=dict)  # of each request
+    tokens: dict[int, Committed] = field(default_factory=dict)  # of each request
 
     @property
     def throughput(self) -> float:
@@ -82,7 +95,7 @@ def one_by_one(engine: Engine, requests: list[GenerationRequest]) -> Outcome:
         began = time.perf_counter()
         (answer,) = engine.generate([asked])
         outcome.latencies.append(time.perf_counter() - began)
-        outcome.tokens[i] = answer.token_ids
+        outcome.tokens[i] = committed(answer)
     outcome.seconds = sum(outcome.latencies)
     return outcome
 
@@ -105,7 +118,7 @@ def by_clients(engine: Engine, requests: list[GenerationRequest], clients: int, 
         for left in engine.step():
             client, (index, asked_at, _) = next((c, r) for c, r in running.items() if r[2] is left)
             del running[client]
-            outcome.tokens[index] = engine.answer(left).token_ids
+            outcome.tokens[index] = committed(engine.answer(left))
             done = time.perf_counter() - began
             outcome.latencies.append(done - asked_at)
             free[client] = done + rng.expovariate(1 / THINKING_S)
@@ -136,8 +149,8 @@ def short_behind_long(engine: Engine) -> float:
 
 
 def differing(a: Outcome, b: Outcome) -> tuple[int, int]:
-    """Tokens that differ, and tokens compared."""
-    pairs = [(x, y) for i in a.tokens for x, y in zip(a.tokens[i], b.tokens[i], strict=True)]
+    """Tokens that differ, and tokens compared: those committed in either."""
+    pairs = [pair for i in a.tokens for pair in zip(a.tokens[i], b.tokens[i], strict=True) if pair != (None, None)]
     return sum(x != y for x, y in pairs), len(pairs)
 
 
@@ -170,7 +183,7 @@ def main() -> int:
     console.print(table)
     for name, (target, how) in TARGETS.items():
         met = line[name] >= target if how == "at least" else line[name] <= target
-        console.print(f"{name}: {line[name]:.2f} ({how} {target}: {'met' if met else 'MISSED'})")
+        console.print(f"{name}: {line[name]:g} ({how} {target}: {'met' if met else 'MISSED'})")
     Path(__file__).with_name("results").joinpath("engine_cpu.json").write_text(json.dumps(line) + "\n")
     print(json.dumps(line))
     return 0

@@ -5,29 +5,30 @@
 Times are medians of whole calls, checks on the host included. "of copy" is the rate at which the logits were read once,
 as a share of the rate at which this device copies a large tensor. Every result is compared with the reference's first.
 Also writes benchmarks/results/kernels_<device>.json.
+
+`--tiny --device cpu` runs the same code at toy shapes in Triton's interpreter, to test it (TRITON_INTERPRET=1): those
+numbers say nothing and are not written.
 """
 
+import argparse
 import json
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
+from devices import device_name, result_file, seconds
 from rich.console import Console
 from rich.table import Table
-from triton.testing import do_bench
 
 from unmask_kernels.confidence import ALGORITHMS
 from unmask_kernels.reveal import BY_RANK, RevealParams, reveal
 from unmask_kernels.rows import ANY, RowParams
 from unmask_kernels.sample import sample
 
-VOCABULARY = 176_264
 IMAGE_IDS = (168_072, 176_264)
-COPY_BYTES = 1 << 30
+PER_REQUEST = 260  # rows
 
 
 @dataclass(frozen=True)
@@ -37,35 +38,60 @@ class Case:
     guidance: float = 0.0
     temperature: float = 0.0
     is_filtered: bool = True
-    allowed: tuple[int, int] = (0, VOCABULARY)
+    allowed: tuple[int, int] | None = None  # None allows every id
 
 
-CASES = (
-    Case("one row", 1),
-    Case("speech, step 0", 50),
-    Case("image, step 0", 260),
-    Case("image, step 0, sampled", 260, temperature=1.0),
-    Case("image, step 0, guidance", 260, guidance=2.0),
-    Case("image, step 0, image ids only", 260, allowed=IMAGE_IDS),
-    Case("8 images, step 0", 2080),
-    Case("no filter", 260, is_filtered=False),
-    Case("no filter, sampled", 260, temperature=1.0, is_filtered=False),
+@dataclass(frozen=True)
+class Scale:
+    vocabulary: int
+    samples: tuple[Case, ...]
+    reveals: tuple[tuple[int, int], ...]  # requests, rows of each
+    copied: int  # bytes that the bandwidth is measured with
+
+
+PUBLISHED = Scale(
+    vocabulary=176_264,
+    samples=(
+        Case("one row", 1),
+        Case("speech, step 0", 50),
+        Case("image, step 0", 260),
+        Case("image, step 0, sampled", 260, temperature=1.0),
+        Case("image, step 0, guidance", 260, guidance=2.0),
+        Case("image, step 0, image ids only", 260, allowed=IMAGE_IDS),
+        Case("8 images, step 0", 2080),
+        Case("no filter", 260, is_filtered=False),
+        Case("no filter, sampled", 260, temperature=1.0, is_filtered=False),
+    ),
+    reveals=((1, 260), (32, 260), (8, 2048)),
+    copied=1 << 30,
 )
-REVEALS = ((1, 260), (32, 260), (8, 2048))  # requests, rows of each
+TINY = Scale(
+    vocabulary=300,
+    samples=(
+        Case("guidance", 2, guidance=2.0, allowed=(20, 250)),
+        Case("no filter, sampled", 1, temperature=1.0, is_filtered=False),
+    ),
+    reveals=((2, 10),),
+    copied=1 << 12,
+)
 
 
-def milliseconds(call: Callable[[], object]) -> float:
+def milliseconds(call: Callable[[], object], device: torch.device) -> float:
+    if device.type != "cuda":
+        return 1e3 * seconds(call, device, repeats=1)
+    from triton.testing import do_bench  # asks for a driver
+
     return float(do_bench(call, return_mode="median"))
 
 
-def bytes_copied_per_second(device: torch.device) -> float:
+def bytes_copied_per_second(device: torch.device, size: int) -> float:
     """Read and written bytes both count."""
-    source = torch.empty(COPY_BYTES, dtype=torch.uint8, device=device)
+    source = torch.zeros(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    return 2 * COPY_BYTES / (milliseconds(lambda: target.copy_(source)) * 1e-3)
+    return 2 * size / (milliseconds(lambda: target.copy_(source), device) * 1e-3)
 
 
-def row_params(case: Case) -> RowParams:
+def row_params(case: Case, vocabulary: int) -> RowParams:
     """The penalties of the image presets."""
     rows = torch.arange(case.num_rows)
     zeros, ones = torch.zeros_like(rows), torch.ones(case.num_rows)
@@ -76,37 +102,37 @@ def row_params(case: Case) -> RowParams:
         top_p=ones * (0.9 if case.is_filtered else 1.0),
         top_k=torch.full_like(rows, 50 if case.is_filtered else 0),
         repetition_penalty=ones * 1.2,
-        position_strength=1 + (rows % 260).float() / 260,
+        position_strength=1 + (rows % PER_REQUEST).float() / PER_REQUEST,
         guidance=ones * case.guidance,
         seed=zeros,
         step=zeros,
-        position=rows % 260,
-        allowed=torch.tensor([[case.allowed]]).expand(case.num_rows, 1, 2),
+        position=rows % PER_REQUEST,
+        allowed=torch.tensor([[case.allowed or (0, vocabulary)]]).expand(case.num_rows, 1, 2),
         never=torch.full_like(rows, ANY),
-        request=rows // 260,
-        seen=torch.rand(-(-case.num_rows // 260), VOCABULARY, generator=g) < 0.001,
+        request=rows // PER_REQUEST,
+        seen=torch.rand(-(-case.num_rows // PER_REQUEST), vocabulary, generator=g) < 0.001,
     )
 
 
-def time_sample(case: Case, device: torch.device, copy_rate: float) -> dict[str, Any]:
+def time_sample(case: Case, vocabulary: int, device: torch.device, copy_rate: float) -> dict[str, Any]:
     g = torch.Generator(device=device).manual_seed(0)
 
     def logits() -> torch.Tensor:
-        shape = (case.num_rows, VOCABULARY)
+        shape = (case.num_rows, vocabulary)
         return torch.empty(shape, dtype=torch.bfloat16, device=device).normal_(0, 3, generator=g)
 
     logits_c, logits_u = logits(), logits() if case.guidance > 0 else None
-    params = row_params(case).to(device)
+    params = row_params(case, vocabulary).to(device)
     tokens, confidence = sample(logits_c, logits_u, params, impl="triton")
     expected_tokens, expected = sample(logits_c, logits_u, params, impl="reference")
-    triton_ms = milliseconds(lambda: sample(logits_c, logits_u, params, impl="triton"))
-    width = case.allowed[1] - case.allowed[0]
-    read = case.num_rows * width * logits_c.element_size() * (1 if logits_u is None else 2)
+    triton_ms = milliseconds(lambda: sample(logits_c, logits_u, params, impl="triton"), device)
+    first, stop = case.allowed or (0, vocabulary)
+    read = case.num_rows * (stop - first) * logits_c.element_size() * (1 if logits_u is None else 2)
     return {
         "name": f"sample: {case.name}",
         "rows": case.num_rows,
         "triton_ms": triton_ms,
-        "reference_ms": milliseconds(lambda: sample(logits_c, logits_u, params, impl="reference")),
+        "reference_ms": milliseconds(lambda: sample(logits_c, logits_u, params, impl="reference"), device),
         "share_of_copy_rate": read / (triton_ms * 1e-3) / copy_rate,
         "tokens_differing": int((tokens != expected_tokens).sum()),
         "confidence_error": float((confidence - expected).abs().max()),
@@ -129,20 +155,28 @@ def time_reveal(num_requests: int, size: int, device: torch.device) -> dict[str,
     return {
         "name": f"reveal: {num_requests} x {size}",
         "rows": num_rows,
-        "triton_ms": milliseconds(lambda: reveal(confidence, there, impl="triton")),
-        "reference_ms": milliseconds(lambda: reveal(confidence, there, impl="reference")),
+        "triton_ms": milliseconds(lambda: reveal(confidence, there, impl="triton"), device),
+        "reference_ms": milliseconds(lambda: reveal(confidence, there, impl="reference"), device),
         "rows_differing": int((found != expected).sum()),
     }
 
 
-def main() -> None:
-    if not torch.cuda.is_available():
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--tiny", action="store_true", help="toy shapes, to test the benchmark itself")
+    chosen = parser.parse_args()
+    device = torch.device(chosen.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
         print("bench_kernels.py needs a CUDA device, and this machine has none.", file=sys.stderr)
-        raise SystemExit(2)
-    device = torch.device("cuda")
-    copy_rate = bytes_copied_per_second(device)
-    results = [time_sample(case, device, copy_rate) for case in CASES]
-    results += [time_reveal(num_requests, size, device) for num_requests, size in REVEALS]
+        return 2
+    if device.type != "cuda" and not chosen.tiny:
+        print(f"bench_kernels.py measures CUDA devices; on {device.type} there is only --tiny.", file=sys.stderr)
+        return 2
+    scale = TINY if chosen.tiny else PUBLISHED
+    copy_rate = bytes_copied_per_second(device, scale.copied)
+    results = [time_sample(case, scale.vocabulary, device, copy_rate) for case in scale.samples]
+    results += [time_reveal(num_requests, size, device) for num_requests, size in scale.reveals]
 
     table = Table("what", "Triton ms", "reference ms", "times faster", "of copy", "differing")
     for result in results:
@@ -156,12 +190,14 @@ def main() -> None:
             str(result.get("tokens_differing", result.get("rows_differing"))),
         )
     Console().print(table)
-    name = torch.cuda.get_device_name(device)
-    report = {"bench": "kernels", "device": name, "copy_gb_per_s": copy_rate / 1e9, "results": results}
-    slug = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
-    (Path(__file__).parent / "results" / f"kernels_{slug}.json").write_text(json.dumps(report, indent=2) + "\n")
+    name = device_name(device)
+    report = {"bench": "kernels", "device": name, "is_tiny": chosen.tiny, "copy_gb_per_s": copy_rate / 1e9}
+    report["results"] = results
+    if not chosen.tiny:
+        result_file("kernels", name).write_text(json.dumps(report, indent=2) + "\n")
     print(json.dumps(report))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

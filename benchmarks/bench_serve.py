@@ -1,212 +1,200 @@
-"""A running server under a mixed load: latencies by task as a table, then one JSON line.
+"""What the server costs over the bare engine: a table, then one JSON line.
 
-    .venv/bin/python benchmarks/bench_serve.py                         # starts `unmask serve` itself
-    .venv/bin/python benchmarks/bench_serve.py --url http://host:8000 --clients 32 --seconds 60
-    .venv/bin/python benchmarks/bench_serve.py --rate 5                # open loop
+    .venv/bin/python benchmarks/bench_serve.py
 
-Closed loop: so many clients, each asks again when it has its answer; the throughput is the result. Open loop: requests
-arrive at random times, so many a second on average, however slow the server is; the latency is the result. Every
-request is streamed from /v1/generate. The pictures and the speech that go in are made by the server first.
+The same requests of the built-in model (text to image, synthesis, image questions; fixed seed) go to an engine in this
+process and, over a real socket, to `unmask serve` in one of its own. One at a time, each both ways in turn: what the
+server costs is the median of the differences. Then CLIENTS at a time, all requests one way and all the other way: what
+it takes of the throughput. Reading and writing media is the server's work, so it counts.
 """
 
-import argparse
-import asyncio
 import base64
+import http.client
 import json
 import random
-import subprocess
-import sys
+import statistics
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-import httpx
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from unmask_engine.engine import Engine
+from unmask_engine.media import write_image
+from unmask_engine.request import GenerationRequest, ImagePart, Modality, Part, TextPart
+from unmask_server.commands.bench import started
+from unmask_server.engine_protocol import GenerationEngine
+
+RESULTS = Path(__file__).with_name("results") / "serve_cpu.json"
+MODEL = "unmask-mini"
+ALONE = 40  # requests of each task, one at a time
+TOGETHER = 120  # of all tasks
+CLIENTS = 8
+ROUNDS = 5  # of the throughput; the medians count
+TARGETS = {"overhead_ms": 3.0, "throughput_loss": 0.05}  # at most
 CAPTIONS = ("a red circle", "a small blue star in the top left", "a green square left of a yellow heart")
 SENTENCES = ("hello", "a purple cross", "what color is the star", "one two three four five")
 QUESTIONS = ("what color is it", "how many shapes are there", "where is the circle")
-TASKS = ("t2i", "tts", "asr", "vqa")
-PERCENTILES = (50, 90, 99)
-TIMEOUT_S = 300.0
-
-Body = dict[str, Any]
 
 
-@dataclass
-class Load:
-    """Requests of all tasks in turn, their words drawn by a seed."""
+@dataclass(frozen=True)
+class Case:
+    """A request as the engine takes it, and as it goes over the wire."""
 
-    client: httpx.Client
-    tasks: tuple[str, ...]
-    seed: int
-    pictures: list[str] = field(default_factory=list)
-    recordings: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        if "vqa" in self.tasks:
-            self.pictures = [self._made(caption, "image") for caption in CAPTIONS]
-        if "asr" in self.tasks:
-            self.recordings = [self._made(sentence, "audio") for sentence in SENTENCES]
-
-    def requests(self) -> Iterator[tuple[str, Body]]:
-        rng = random.Random(self.seed)
-        while True:
-            for task in rng.sample(self.tasks, len(self.tasks)):
-                yield task, self._request(task, rng)
-
-    def _request(self, task: str, rng: random.Random) -> Body:
-        if task == "t2i":
-            return {"task": task, "input": rng.choice(CAPTIONS), "output": ["image"]}
-        if task == "tts":
-            return {"task": task, "input": rng.choice(SENTENCES), "output": ["audio"]}
-        if task == "asr":
-            return {"task": task, "input": [{"type": "audio", "data": rng.choice(self.recordings)}]}
-        question = {"type": "text", "text": rng.choice(QUESTIONS)}
-        return {"task": task, "input": [question, {"type": "image", "data": rng.choice(self.pictures)}]}
-
-    def _made(self, text: str, modality: str) -> str:
-        body = {"input": text, "output": [modality]}
-        answer = self.client.post("/v1/generate", json=body, headers={"accept": f"{modality}/*"})
-        answer.raise_for_status()
-        return base64.b64encode(answer.content).decode()
+    task: str
+    request: GenerationRequest
+    body: bytes
 
 
-@dataclass
-class Outcome:
-    first_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))  # by task
-    total_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    failed: Counter[str] = field(default_factory=Counter)
+def mixed(pictures: Sequence[ImagePart], number: int, seed: int = 0) -> list[Case]:
+    """So many requests of each task, one task after the other."""
+    rng = random.Random(seed)
+    cases = []
+    for _ in range(number):
+        cases.append(case("t2i", "image", TextPart(rng.choice(CAPTIONS))))
+        cases.append(case("tts", "audio", TextPart(rng.choice(SENTENCES))))
+        cases.append(case("vqa", "text", TextPart(rng.choice(QUESTIONS)), rng.choice(pictures)))
+    return cases
 
 
-async def ask(client: httpx.AsyncClient, task: str, body: Body, outcome: Outcome) -> None:
-    began, first = time.perf_counter(), 0.0
-    try:
-        async with client.stream("POST", "/v1/generate", json=body | {"stream": True}) as response:
-            if response.status_code != 200:
-                outcome.failed[str(response.status_code)] += 1
-                return
-            async for line in response.aiter_lines():
-                if not line.startswith("data: {"):
-                    continue
-                event = json.loads(line[len("data: ") :])
-                if "error" in event:
-                    outcome.failed[event["error"]["code"]] += 1
+def case(task: str, output: Modality, *parts: Part) -> Case:
+    body = {"task": task, "output": [output], "input": [_wire(part) for part in parts]}
+    return Case(task, GenerationRequest(parts, (output,), task), json.dumps(body).encode())
+
+
+def _wire(part: Part) -> dict[str, str]:
+    if isinstance(part, TextPart):
+        return {"type": "text", "text": part.text}
+    assert isinstance(part, ImagePart)
+    return {"type": "image", "data": base64.b64encode(write_image(part, "png")).decode()}
+
+
+def alone(engine: GenerationEngine, url: str, cases: Sequence[Case]) -> list[dict[str, float]]:
+    """Milliseconds of each case both ways; which of the two is first changes from one to the next."""
+    rows = []
+    with _connected(url) as ask:
+        for index, one in enumerate(cases):
+            ways = [("bare", partial(_bare, engine, [one], 1)), ("server", partial(ask, one))]
+            rows.append({way: 1e3 * _seconds(work) for way, work in (ways if index % 2 else ways[::-1])})
+    return rows
+
+
+def together(engine: GenerationEngine, url: str, cases: Sequence[Case], clients: int) -> dict[str, float]:
+    """Requests a second both ways."""
+    bare_s = _seconds(lambda: _bare(engine, cases, clients))
+    waiting = deque(cases)
+
+    def keep_asking() -> None:
+        with _connected(url) as ask:
+            while True:
+                try:
+                    one = waiting.popleft()
+                except IndexError:
                     return
-                if not first and event["type"].endswith((".delta", ".done", ".preview")):
-                    first = time.perf_counter() - began
-    except httpx.TransportError as error:
-        outcome.failed[type(error).__name__] += 1
-        return
-    total = time.perf_counter() - began
-    outcome.first_s[task].append(first or total)
-    outcome.total_s[task].append(total)
+                ask(one)
+
+    def all_of_them() -> None:
+        with ThreadPoolExecutor(clients) as pool:
+            for job in [pool.submit(keep_asking) for _ in range(clients)]:
+                job.result()
+
+    return {"bare": len(cases) / bare_s, "server": len(cases) / _seconds(all_of_them)}
 
 
-async def closed_loop(client: httpx.AsyncClient, load: Load, clients: int, seconds: float) -> Outcome:
-    outcome, requests = Outcome(), load.requests()
-    until = time.perf_counter() + seconds
-
-    async def keep_asking() -> None:
-        while time.perf_counter() < until:
-            await ask(client, *next(requests), outcome)
-
-    await asyncio.gather(*(keep_asking() for _ in range(clients)))
-    return outcome
-
-
-async def open_loop(client: httpx.AsyncClient, load: Load, rate: float, seconds: float) -> Outcome:
-    outcome, rng = Outcome(), random.Random(load.seed)
-    now, until = time.perf_counter(), time.perf_counter() + seconds
-    async with asyncio.TaskGroup() as running:
-        for task, body in load.requests():
-            now += rng.expovariate(rate)
-            if now > until:
-                break
-            await asyncio.sleep(max(0.0, now - time.perf_counter()))
-            running.create_task(ask(client, task, body, outcome))
-    return outcome
+def _bare(engine: GenerationEngine, cases: Sequence[Case], clients: int) -> None:
+    """As many as there are clients are decoded at a time, as the server does it."""
+    waiting, running = deque(cases), 0
+    while waiting or running:
+        while waiting and running < clients:
+            engine.submit(engine.prepare(waiting.popleft().request))
+            running += 1
+        for done in engine.step():
+            if done.error is not None:
+                raise done.error
+            engine.answer(done)
+            running -= 1
 
 
 @contextmanager
-def started() -> Iterator[str]:
-    """`unmask serve` on a free port, as long as the context lasts."""
-    unmask = Path(sys.executable).with_name("unmask")
-    with subprocess.Popen([unmask, "serve", "--port", "0"], stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        try:
-            line = server.stdout.readline().split()
-            if not line:
-                raise SystemExit("the server did not start; run `unmask serve` to see why")
-            yield line[4]
-        finally:
-            server.terminate()
+def _connected(url: str) -> Iterator[Callable[[Case], None]]:
+    """Asks over one connection, which is kept."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc)
+
+    def ask(one: Case) -> None:
+        connection.request("POST", "/v1/generate", one.body, {"content-type": "application/json"})
+        answer = connection.getresponse()
+        said = answer.read()
+        if answer.status != 200:
+            raise SystemExit(f"the server answered with {answer.status}: {said[:500]!r}")
+
+    try:
+        yield ask
+    finally:
+        connection.close()
 
 
-def measure(url: str, options: argparse.Namespace) -> dict[str, Any]:
-    headers = {"authorization": f"Bearer {options.api_key}"} if options.api_key else {}
-    with httpx.Client(base_url=url, timeout=TIMEOUT_S, headers=headers) as client:
-        load = Load(client, tuple(options.tasks), options.seed)
-    limits = httpx.Limits(max_connections=None)
-
-    async def run() -> Outcome:
-        async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S, headers=headers, limits=limits) as client:
-            if options.rate:
-                return await open_loop(client, load, options.rate, options.seconds)
-            return await closed_loop(client, load, options.clients, options.seconds)
-
+def _seconds(work: Callable[[], object]) -> float:
     began = time.perf_counter()
-    outcome = asyncio.run(run())
-    seconds = time.perf_counter() - began
-    answered = sum(map(len, outcome.total_s.values()))
+    work()
+    return time.perf_counter() - began
+
+
+def compared(
+    engine: GenerationEngine, url: str, cases: Sequence[Case], crowd: Sequence[Case], clients: int, rounds: int
+) -> dict[str, Any]:
+    """`cases` one at a time, `crowd` so many at a time."""
+    alone(engine, url, cases[:3])  # warms up
+    rows = alone(engine, url, cases)
+    tasks = {}
+    for task in dict.fromkeys(one.task for one in cases):
+        own = [row for one, row in zip(cases, rows, strict=True) if one.task == task]
+        tasks[task] = {f"{way}_ms": round(statistics.median(row[way] for row in own), 2) for way in ("bare", "server")}
+        tasks[task]["overhead_ms"] = _overhead(own)
+    measured = [together(engine, url, crowd, clients) for _ in range(rounds)]
+    bare, server = (statistics.median(row[way] for row in measured) for way in ("bare", "server"))
+    result = {"overhead_ms": _overhead(rows), "throughput_loss": round(1 - server / bare, 3)}
     return {
-        "loop": f"open, {options.rate:g}/s" if options.rate else f"closed, {options.clients} clients",
-        "seconds": round(seconds, 2),
-        "answered": answered,
-        "answered_per_s": round(answered / seconds, 2),
-        "failed": dict(outcome.failed),
-        "tasks": {
-            task: {"count": len(total), "first": percentiles(outcome.first_s[task]), "total": percentiles(total)}
-            for task, total in sorted(outcome.total_s.items())
-        },
+        **result,
+        "targets": TARGETS,
+        "met": all(result[name] <= most for name, most in TARGETS.items()),
+        "tasks": tasks,
+        "clients": clients,
+        "bare_per_s": round(bare, 2),
+        "server_per_s": round(server, 2),
     }
 
 
-def percentiles(seconds: list[float]) -> dict[str, float]:
-    return {f"p{p}": round(float(np.percentile(seconds, p)), 4) for p in PERCENTILES}
+def _overhead(rows: Sequence[dict[str, float]]) -> float:
+    return round(statistics.median(row["server"] - row["bare"] for row in rows), 2)
 
 
 def show(result: dict[str, Any]) -> None:
-    title = f"{result['loop']}: {result['answered_per_s']:g} answers/s, failed: {result['failed'] or 'none'}"
-    heads = [f"{what} p{p}" for what in ("first", "total") for p in PERCENTILES]
-    table = Table("task", "answers", *heads, title=title, caption="seconds to the first output and to the end")
+    title = f"median overhead {result['overhead_ms']:g} ms, throughput loss {100 * result['throughput_loss']:.1f} %"
+    table = Table("", "bare engine", "server", "difference", title=title)
     for task, row in result["tasks"].items():
-        table.add_row(task, str(row["count"]), *(f"{v:.3f}" for v in (*row["first"].values(), *row["total"].values())))
+        table.add_row(f"{task}, ms", *(f"{row[name]:.1f}" for name in ("bare_ms", "server_ms", "overhead_ms")))
+    bare, server = result["bare_per_s"], result["server_per_s"]
+    table.add_row(f"{result['clients']} at a time, requests/s", f"{bare:.2f}", f"{server:.2f}", f"{server - bare:.2f}")
     Console().print(table)
     print(json.dumps(result))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--url", help="of a running server; without it one is started")
-    parser.add_argument("--api-key", default="")
-    parser.add_argument("--clients", type=int, default=8, help="of the closed loop")
-    parser.add_argument("--rate", type=float, default=0.0, help="requests a second; makes it an open loop")
-    parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    if options.url:
-        show(measure(options.url, options))
-    else:
-        with started() as url:
-            show(measure(url, options))
+    engine: Any = Engine.load(MODEL)
+    drawn = [made.image for made in engine.generate([GenerationRequest((TextPart(c),), ("image",)) for c in CAPTIONS])]
+    pictures = [image for image in drawn if image is not None]
+    with started() as url:
+        result = compared(engine, url, mixed(pictures, ALONE), mixed(pictures, TOGETHER // 3, 1), CLIENTS, ROUNDS)
+    RESULTS.write_text(json.dumps(result) + "\n")
+    show(result)
 
 
 if __name__ == "__main__":

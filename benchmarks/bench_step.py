@@ -5,6 +5,7 @@
 Random weights: hidden 256, 8 layers, the published vocabulary of 176,264 ids, prompt 64 and canvas 256, on a CPU. The
 canvas is decoded by the product's own step; around three points of the decode, some steps are timed and taken by
 `naive_loop` too, from the same canvas. Medians over the steps of a point; the ratios are of their sums over the points.
+Also writes benchmarks/results/step_cpu.json.
 """
 
 import json
@@ -18,6 +19,7 @@ from typing import Any, TypeVar
 
 import naive_loop
 import torch
+from devices import result_file
 from naive_loop import NaiveSettings, naive_step
 from rich.console import Console
 from rich.table import Table
@@ -158,7 +160,9 @@ def main() -> None:
         and numbers["sampler_share"] <= TARGETS["sampler_share"]
     )
     rounded = {name: round(value, 3) for name, value in numbers.items()}
-    print(json.dumps({"bench": "step", "targets_met": met, "differing_tokens": num_differing, **rounded}))
+    line = json.dumps({"bench": "step", "targets_met": met, "differing_tokens": num_differing, **rounded})
+    result_file("step", "cpu").write_text(line + "\n")
+    print(line)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """One denoising step as the published reference takes it, for a comparison: one request, plain torch, nothing shared.
 
 The head runs over the whole sequence, top-p sorts the whole vocabulary, penalties are boolean indexing on full-width
-logits, the repetition penalty once a distinct token. Left out are what the reference does besides without using it
-(a softmax over all positions, copies of the logits). Ties go to the lowest position, where the reference leaves them
-open.
+logits, the repetition penalty once a distinct token, guidance a second pass over a whole sequence. Left out are what
+the reference does besides without using it (a softmax over all positions, copies of the logits). Ties go to the lowest
+position, where the reference leaves them open.
 """
 
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from unmask_engine.models.omni import OmniModel
+from unmask_kernels.schedule import commit_counts
 
-LOWEST = torch.finfo(torch.float32).min
 FREE_RANKS = 100
 
 
@@ -23,23 +23,55 @@ class NaiveSettings:
     top_k: int
     repetition_penalty: float
     position_penalty: float
+    guidance: float = 0.0
+
+
+def naive_decode(
+    model: OmniModel,
+    prompt: Tensor,
+    unconditional: Tensor | None,
+    ids: Tensor,
+    mask: int,
+    steps: int,
+    settings: NaiveSettings,
+) -> Tensor:
+    """A canvas (N,), all of it masked, decoded to its end."""
+    for number, count in enumerate(commit_counts(len(ids), steps)):
+        ids = naive_step(model, prompt, ids, mask, count, number == 0, settings, unconditional)
+    return ids
 
 
 @torch.inference_mode()
 def naive_step(
-    model: OmniModel, prompt: Tensor, ids: Tensor, mask: int, count: int, is_first: bool, settings: NaiveSettings
+    model: OmniModel,
+    prompt: Tensor,
+    ids: Tensor,
+    mask: int,
+    count: int,
+    is_first: bool,
+    settings: NaiveSettings,
+    unconditional: Tensor | None = None,
 ) -> Tensor:
     """Prompt (P, H) embeddings, canvas (N,) -> the canvas with its `count` most confident masked positions filled."""
-    embeds = torch.cat([prompt, model.embed(ids)])
-    logits = model.logits(model.forward_packed(embeds, [len(embeds)]))
-    logits = torch.cat([logits[:1], logits[:-1]])[len(prompt) :]
+    logits = canvas_logits(model, prompt, ids)
+    if unconditional is not None:
+        against = canvas_logits(model, unconditional, ids)
+        logits = against + (settings.guidance + 1) * (logits - against)
     is_masked = ids == mask
-    history = [] if is_first else [token for token in ids.unique().tolist() if token not in (0, mask)]
+    is_penalised = settings.repetition_penalty != 1 and not is_first
+    history = [token for token in ids.unique().tolist() if token not in (0, mask)] if is_penalised else []
     tokens, confidence = sample_tokens(logits[is_masked], history, settings)
     chosen = torch.sort(confidence, descending=True, stable=True).indices[:count]
     ids = ids.clone()
     ids[is_masked.nonzero().flatten()[chosen]] = tokens[chosen]
     return ids
+
+
+def canvas_logits(model: OmniModel, prompt: Tensor, ids: Tensor) -> Tensor:
+    """(N, V), after the head has run over the prompt, too."""
+    embeds = torch.cat([prompt, model.embed(ids)])
+    logits = model.logits(model.forward_packed(embeds, [len(embeds)]))
+    return torch.cat([logits[:1], logits[:-1]])[len(prompt) :]
 
 
 def sample_tokens(logits: Tensor, history: list[int], settings: NaiveSettings) -> tuple[Tensor, Tensor]:
@@ -51,7 +83,7 @@ def sample_tokens(logits: Tensor, history: list[int], settings: NaiveSettings) -
         is_negative = column < 0
         column[is_negative] *= settings.repetition_penalty
         column[~is_negative] /= settings.repetition_penalty
-    if len(logits) > FREE_RANKS:
+    if settings.position_penalty != 1 and len(logits) > FREE_RANKS:
         penalise_position(logits, settings.position_penalty)
     probs = torch.softmax(logits, dim=-1)
     tokens = probs.max(dim=-1).indices
@@ -64,17 +96,19 @@ def filter_top_p(logits: Tensor, top_p: float) -> Tensor:
     is_beyond[:, 1:] = is_beyond[:, :-1].clone()
     is_beyond[:, 0] = False
     is_dropped = torch.zeros_like(logits, dtype=torch.bool).scatter_(-1, ids, is_beyond)
-    return logits.masked_fill(is_dropped, LOWEST)
+    return logits.masked_fill(is_dropped, torch.finfo(logits.dtype).min)
 
 
 def filter_top_k(logits: Tensor, top_k: int) -> Tensor:
-    return logits.masked_fill(logits < torch.topk(logits, top_k).values[:, -1:], LOWEST)
+    kth = torch.topk(logits, top_k).values[:, -1:]
+    return logits.masked_fill(logits < kth, torch.finfo(logits.dtype).min)
 
 
 def penalise_position(logits: Tensor, maximum: float) -> None:
     beyond = len(logits) - FREE_RANKS
-    strength = torch.ones(len(logits))
-    strength[FREE_RANKS:] += torch.arange(beyond) / beyond * (maximum - 1)
+    strength = torch.ones(len(logits), device=logits.device)
+    strength[FREE_RANKS:] += torch.arange(beyond, device=logits.device) / beyond * (maximum - 1)
+    strength = strength.to(logits.dtype)
     strength = strength.unsqueeze(1).repeat(1, logits.shape[1])
     rows, columns = torch.nonzero(logits < 0, as_tuple=True)
     logits[rows, columns] *= strength[rows, columns]

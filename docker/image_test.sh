@@ -28,7 +28,7 @@ trap 'kill -- -"$server"; wait "$server" || true; buildah rm "$container"; rm "$
 tries=0
 until $run unmask health --port "$PORT"; do
     tries=$((tries + 1))
-    [ "$tries" -lt 30 ] || { echo "image-test failed: the server did not become ready" >&2; exit 1; }
+    [ "$tries" -lt 150 ] || { echo "image-test failed: the server did not become ready" >&2; exit 1; }
     sleep 2
 done
 curl -fsS "http://127.0.0.1:$PORT/v1/generate" -H 'Accept: image/*' -o "$answer" \

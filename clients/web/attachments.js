@@ -7,6 +7,13 @@ export class Attachments extends EventTarget {
   image = null;
   audio = null;
   #element = document.getElementById("attachments");
+  #repaint;
+
+  /** @param {(picture: Blob) => void} repaint */
+  constructor(repaint) {
+    super();
+    this.#repaint = repaint;
+  }
 
   /** @param {Blob} blob in a type that the server reads */
   put(blob) {
@@ -34,7 +41,12 @@ export class Attachments extends EventTarget {
 
   #changed() {
     const chips = [];
-    if (this.image) chips.push(chip(h("img", { src: urlOf(this.image), alt: "Attached picture" }), "picture", () => this.#drop("image")));
+    const { image } = this;
+    if (image) {
+      const repaint = h("button", { type: "button", class: "repaint-it", onclick: () => this.#repaint(image) }, "Repaint");
+      const picture = h("div", {}, h("img", { src: urlOf(image), alt: "Attached picture" }), repaint);
+      chips.push(chip(picture, "picture", () => this.#drop("image")));
+    }
     if (this.audio) chips.push(chip(h("audio", { src: urlOf(this.audio), controls: true }), "recording", () => this.#drop("audio")));
     this.#element.replaceChildren(...chips);
     this.dispatchEvent(new Event("change"));
@@ -48,7 +60,7 @@ export class Attachments extends EventTarget {
 }
 
 function chip(media, name, drop) {
-  return h("div", { class: "chip" }, media, h("button", { type: "button", "aria-label": `Remove the ${name}`, onclick: drop }, "×"));
+  return h("div", { class: "chip" }, media, h("button", { type: "button", class: "drop", "aria-label": `Remove the ${name}`, onclick: drop }, "×"));
 }
 
 /** Files dropped anywhere on the page, or pasted. @param {(files: File[]) => void} take */

@@ -5,13 +5,14 @@ import { h } from "./dom.js";
 import { levelOf, Recorder } from "./microphone.js";
 import { decoding } from "./options.js";
 import { takePhoto } from "./pictures.js";
+import { repaintDialog } from "./repaint.js";
 import { asking, filling } from "./request.js";
 import { HOLE, refusal, TASKS, tasksFor } from "./tasks.js";
 
 const byId = (id) => document.getElementById(id);
 
 export class Composer {
-  #attachments = new Attachments();
+  #attachments = new Attachments((picture) => this.#kindly(() => this.#repaint(picture)));
   #offered = [];
   #task = null; // the one chosen
   #liked = new Map(); // kinds of input -> the task chosen for them last
@@ -99,6 +100,10 @@ export class Composer {
     if (byId("send").disabled) return byId("prompt").focus();
     const given = this.#given;
     this.#send(this.#task ? asking(this.#task, given, decoding()) : filling(given, decoding()));
+    this.#clear();
+  }
+
+  #clear() {
     byId("prompt").value = "";
     this.#attachments.clear();
   }
@@ -106,6 +111,13 @@ export class Composer {
   async #photo() {
     const photo = await takePhoto();
     if (photo) this.attach(photo);
+  }
+
+  async #repaint(picture) {
+    const request = await repaintDialog(picture, this.#given.text);
+    if (!request) return;
+    this.#send(request);
+    this.#clear();
   }
 
   async #record() {

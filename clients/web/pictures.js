@@ -25,29 +25,28 @@ export function pngOf(canvas) {
 export async function takePhoto() {
   const stream = await navigator.mediaDevices?.getUserMedia({ video: { facingMode: "environment" } }).catch(() => null);
   if (!stream) throw new Error("No camera could be opened. The browser may have been told not to, or this page is not on https or localhost.");
+  try {
+    return await photoDialog(stream);
+  } finally {
+    for (const track of stream.getTracks()) track.stop();
+  }
+}
+
+async function photoDialog(stream) {
   const video = h("video", { playsinline: true, "aria-label": "What the camera sees" });
   video.muted = true;
   video.srcObject = stream;
-  await video.play();
   const dialog = h("dialog", { class: "photo", "aria-label": "Take a photo" });
-  const close = (value) => () => dialog.close(value);
-  dialog.append(
-    video,
-    h("div", { class: "ends" },
-      h("button", { type: "button", onclick: close("") }, "Cancel"),
-      h("button", { type: "button", class: "primary", onclick: close("take") }, "Take it"),
-    ),
-  );
+  const take = h("button", { type: "button", class: "primary", disabled: true, onclick: () => dialog.close("take") }, "Take it");
+  dialog.append(video, h("div", { class: "ends" }, h("button", { type: "button", onclick: () => dialog.close() }, "Cancel"), take));
   document.body.append(dialog);
   dialog.showModal();
+  video.addEventListener("playing", () => (take.disabled = false)); // before that there is no picture to take
+  video.play().catch(() => {}); // is cut off where the dialog is cancelled first
   await new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
-  let photo = null;
-  if (dialog.returnValue === "take") {
-    const canvas = h("canvas", { width: video.videoWidth, height: video.videoHeight });
-    canvas.getContext("2d").drawImage(video, 0, 0);
-    photo = await readPicture(await pngOf(canvas));
-  }
-  for (const track of stream.getTracks()) track.stop();
   dialog.remove();
-  return photo;
+  if (dialog.returnValue !== "take") return null;
+  const canvas = h("canvas", { width: video.videoWidth, height: video.videoHeight });
+  canvas.getContext("2d").drawImage(video, 0, 0);
+  return readPicture(await pngOf(canvas));
 }

@@ -4,10 +4,15 @@ const LEAD_S = 0.08; // before the first piece, so that the next one is there in
 
 export class Player {
   #context = null;
-  #sources = new Set();
+  #pieces = new Map(); // those that have not ended: source -> when it begins, and for how long
   #endsAt = 0;
-  #beganAt = 0;
-  #queuedS = 0;
+  #endedS = 0; // of sound that was played to its end
+  #onSilence;
+
+  /** @param {() => void} onSilence all that was added has been played */
+  constructor(onSilence = () => {}) {
+    this.#onSilence = onSilence;
+  }
 
   /** Browsers let sound begin only where the user has done something: call this in a handler. */
   async unlock() {
@@ -24,31 +29,41 @@ export class Player {
     source.buffer = buffer;
     source.connect(this.#context.destination);
     const now = this.#context.currentTime;
-    if (this.#endsAt <= now) {
-      this.#endsAt = now + LEAD_S;
-      if (!this.#queuedS) this.#beganAt = this.#endsAt;
-    }
+    if (this.#endsAt <= now) this.#endsAt = now + LEAD_S;
     source.start(this.#endsAt);
+    this.#pieces.set(source, { beginsAt: this.#endsAt, durationS: buffer.duration });
     this.#endsAt += buffer.duration;
-    this.#queuedS += buffer.duration;
-    this.#sources.add(source);
-    source.onended = () => this.#sources.delete(source);
+    source.onended = () => this.#ended(source, buffer.duration);
   }
 
   get isPlaying() {
-    return this.#sources.size > 0;
+    return this.#pieces.size > 0;
   }
 
-  /** Seconds of what was added since the last stop that have been heard. */
+  /** Seconds of what was added since the last stop that have been heard; pauses for want of sound do not count. */
   get playedS() {
-    const passed = this.#context ? this.#context.currentTime - this.#beganAt : 0;
-    return Math.max(0, Math.min(this.#queuedS, passed));
+    const now = this.#context?.currentTime ?? 0;
+    const begun = [...this.#pieces.values()].map(({ beginsAt, durationS }) => Math.max(0, Math.min(durationS, now - beginsAt)));
+    return begun.reduce((sum, seconds) => sum + seconds, this.#endedS);
   }
 
   /** Silence at once, and a new beginning. */
   stop() {
-    for (const source of this.#sources) source.stop();
-    this.#sources.clear();
-    this.#endsAt = this.#queuedS = 0;
+    for (const source of this.#pieces.keys()) source.stop();
+    this.#pieces.clear();
+    this.#endsAt = this.#endedS = 0;
+  }
+
+  /** Stops, and frees the sound device. */
+  close() {
+    this.stop();
+    this.#context?.close();
+    this.#context = null;
+  }
+
+  #ended(source, durationS) {
+    if (!this.#pieces.delete(source)) return; // stopped
+    this.#endedS += durationS;
+    if (!this.isPlaying) this.#onSilence();
   }
 }

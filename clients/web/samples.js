@@ -70,7 +70,7 @@ function python(request, origin) {
     if (edit.mask) options.unshift('mask="mask.png"');
     for (const { start, end, text } of edit.spans ?? []) {
       used.add("Span");
-      options.unshift(`spans=[Span(${start}, ${end}, ${JSON.stringify(text)})]`);
+      options.unshift(`spans=[Span(${[start, end, ...(text ? [JSON.stringify(text)] : [])].join(", ")})]`);
     }
     call = `client.edit(${[written(edit.target, targetFile(edit.target)), content, ...options].join(", ")})`;
   } else {

@@ -9,10 +9,10 @@ const GAP = 1.5;
 export class SpeechView extends EventTarget {
   element;
   selection = null; // {start, end} in seconds
-  duration = 0;
+  samples = null; // of the whole, once it is there
+  rate = 0; // Hz
   #unmasking;
-  #canvas = h("canvas");
-  #samples = null; // of the whole, once it is there
+  #canvas = h("canvas", { role: "img", "aria-label": "Timeline of the speech" });
   #index = -1;
   #playedS = 0;
 
@@ -31,9 +31,14 @@ export class SpeechView extends EventTarget {
 
   /** @param {Float32Array} samples @param {number} rate */
   finish(samples, rate) {
-    this.#samples = samples;
-    this.duration = samples.length / rate;
+    this.samples = samples;
+    this.rate = rate;
     this.show(this.#unmasking.frames.length - 1);
+  }
+
+  /** Seconds of the whole; 0 until it is there. */
+  get duration() {
+    return this.samples ? this.samples.length / this.rate : 0;
   }
 
   /** @param {number} seconds how far it has been played */
@@ -71,7 +76,7 @@ export class SpeechView extends EventTarget {
 
   #draw() {
     const size = fitted(this.#canvas);
-    const isLast = this.#samples && this.#index >= this.#unmasking.frames.length - 1;
+    const isLast = this.samples && this.#index >= this.#unmasking.frames.length - 1;
     if (isLast) this.#drawWave(size);
     else this.#drawTokens(size);
   }
@@ -98,7 +103,7 @@ export class SpeechView extends EventTarget {
 
   #drawWave({ context, width, height }) {
     const count = Math.max(1, Math.floor(width / (BAR + GAP)));
-    const peaks = peaksOf(this.#samples, count);
+    const peaks = peaksOf(this.samples, count);
     const loudest = Math.max(0.05, ...peaks);
     const [ink, accent, tint] = ["ink", "accent", "tint"].map(colour);
     if (this.selection) {

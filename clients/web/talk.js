@@ -7,14 +7,21 @@ import { Player } from "./player.js";
 import { TalkLog } from "./talk-log.js";
 import { Downsampler } from "./wav.js";
 
+const LEAST_TURN_S = 0.1; // the server refuses shorter ones
+const HOLD = "Hold the button, or Space on it, and talk";
+
 export class Talk {
   #session;
   #microphone;
-  #player = new Player();
+  #player = new Player(() => this.#rest());
   #log;
   #isOpen = false; // samples go to the server
+  #hasEnded = false;
   #isHandsFree = true;
+  #isAnswering = false; // from the response's beginning to its end
   #speaking = null; // the id of the answer's item
+  #silenced = new Set(); // ids of items that were interrupted: what still comes of them is not played
+  #turnS = 0; // of sound that was sent since the button was pressed
   #status = h("p", { class: "status", role: "status" }, "Connecting");
   #level = h("div", { class: "level", "aria-hidden": "true" });
   #hold = h("button", { type: "button", class: "primary", hidden: true }, "Hold to talk");
@@ -26,6 +33,7 @@ export class Talk {
     this.#log = new TalkLog(turns);
     const end = h("button", { type: "button", onclick: () => this.end() }, "End");
     element.replaceChildren(this.#level, this.#status, this.#modes(), this.#hold, end);
+    element.querySelector("input").focus();
     this.#hold.addEventListener("pointerdown", () => this.#press());
     for (const name of ["pointerup", "pointercancel", "blur"]) this.#hold.addEventListener(name, () => this.#release());
     this.#hold.addEventListener("keydown", (event) => this.#key(event, () => this.#press()));
@@ -36,29 +44,32 @@ export class Talk {
   async run(client) {
     try {
       await this.#player.unlock();
-      this.#session = await client.realtime({ turnDetection: true });
+      this.#session = await client.realtime({ turnDetection: this.#isHandsFree });
       this.#set({ transcription: { model: "default" } });
+      if (this.#hasEnded) return; // the user did not wait for the connection
       let sampler;
       this.#microphone = await Microphone.open((samples, rate) => {
         sampler ??= new Downsampler(rate, SAMPLE_RATE);
         this.#level.style.setProperty("--level", levelOf(samples));
-        const piece = sampler.feed(samples);
-        if (this.#isOpen) this.#session.append(piece);
+        this.#heard(sampler.feed(samples));
       });
-      this.#isOpen = this.#isHandsFree;
-      this.#say(this.#isHandsFree ? "Listening" : "Hold the button, or Space on it, and talk");
+      if (this.#hasEnded) return;
+      this.#switch(this.#isHandsFree);
       for await (const event of this.#session) this.#take(event);
+    } catch (error) {
+      if (!this.#hasEnded) throw error;
     } finally {
       this.end();
     }
   }
 
   end() {
+    this.#hasEnded = true;
     this.#isOpen = false;
     this.#session?.close();
     this.#microphone?.close();
     this.#microphone = null;
-    this.#player.stop();
+    this.#player.close();
   }
 
   #modes() {
@@ -71,11 +82,20 @@ export class Talk {
   }
 
   #switch(handsFree) {
-    this.#isHandsFree = this.#isOpen = handsFree;
+    this.#isHandsFree = handsFree;
     this.#hold.hidden = handsFree;
+    if (!this.#microphone) return; // still connecting: done once it is there
+    this.#isOpen = handsFree;
     this.#set({ turn_detection: handsFree ? { type: "server_vad" } : null });
     this.#session.send("input_audio_buffer.clear");
-    this.#say(handsFree ? "Listening" : "Hold the button, or Space on it, and talk");
+    this.#rest();
+  }
+
+  /** @param {Float32Array} piece from the microphone */
+  #heard(piece) {
+    if (!this.#isOpen) return;
+    this.#turnS += piece.length / SAMPLE_RATE;
+    this.#session.append(piece);
   }
 
   #set(input) {
@@ -86,11 +106,17 @@ export class Talk {
     const { type } = event;
     if (type === "input_audio_buffer.speech_started") this.#interrupt();
     else if (type === "input_audio_buffer.committed") this.#asked(event);
+    else if (type === "response.created") this.#begun();
     else if (type === "conversation.item.input_audio_transcription.completed") this.#log.heard(event.item_id, event.transcript);
     else if (type === "response.output_audio.delta") this.#speak(event);
     else if (type === "response.output_audio_transcript.delta") this.#log.said(event.item_id, event.delta);
     else if (type === "response.done") this.#done(event.response);
-    else if (type === "error") this.#say(event.error.message);
+    else if (type === "error" && event.error.code !== "response_cancel_not_active") this.#say(event.error.message);
+  }
+
+  #begun() {
+    this.#isAnswering = true;
+    this.#speaking = null;
   }
 
   #asked({ item_id }) {
@@ -99,33 +125,39 @@ export class Talk {
   }
 
   #speak({ item_id, samples }) {
+    if (this.#silenced.has(item_id)) return;
     if (this.#speaking !== item_id) this.#player.stop();
     this.#speaking = item_id;
     this.#player.add(samples, SAMPLE_RATE);
-    this.#say("Speaking; talk to interrupt");
+    this.#say(this.#isHandsFree ? "Speaking; talk to interrupt" : "Speaking; hold the button to interrupt");
   }
 
   #done({ status, status_details }) {
+    this.#isAnswering = false;
     if (status === "failed") this.#log.note(status_details?.error?.message ?? "The answer failed.");
     else if (!this.#log.lastAnswer && status !== "cancelled") this.#log.note("(The model had nothing to say.)");
     announce(this.#log.lastAnswer);
-    if (status !== "completed" || !this.#player.isPlaying) this.#say("Listening");
+    if (!this.#player.isPlaying) this.#rest();
   }
 
   /** The user speaks: silence, and the server learns how much was heard. */
   #interrupt() {
     this.#say("Listening");
-    if (!this.#speaking || !this.#player.isPlaying) return;
+    const isHeard = this.#player.isPlaying;
+    if (!this.#speaking || !(isHeard || this.#isAnswering)) return;
     const playedMs = 1000 * this.#player.playedS;
     this.#player.stop();
-    this.#session.truncate(this.#speaking, playedMs);
+    this.#silenced.add(this.#speaking);
+    if (isHeard) this.#session.truncate(this.#speaking, playedMs);
     this.#log.interrupted(this.#speaking);
     this.#speaking = null;
   }
 
   #press() {
-    if (this.#isOpen || !this.#session) return;
+    if (this.#isOpen || !this.#microphone) return;
+    if (this.#isAnswering) this.#session.send("response.cancel"); // hands free the server does so by itself
     this.#interrupt();
+    this.#turnS = 0;
     this.#isOpen = true;
     this.#hold.classList.add("held");
   }
@@ -134,7 +166,14 @@ export class Talk {
     if (!this.#isOpen || this.#isHandsFree) return;
     this.#isOpen = false;
     this.#hold.classList.remove("held");
-    this.#session.commit();
+    if (this.#turnS >= LEAST_TURN_S) return this.#session.commit();
+    this.#session.send("input_audio_buffer.clear");
+    this.#say("That was too short: hold the button for as long as you talk");
+  }
+
+  /** Nobody speaks, and nothing is thought about. */
+  #rest() {
+    if (!this.#isAnswering) this.#say(this.#isHandsFree ? "Listening" : HOLD);
   }
 
   #key(event, act) {

@@ -6,7 +6,7 @@ import { decoding } from "./options.js";
 import { repaintDialog } from "./repaint.js";
 import { problemElement } from "./problem.js";
 import { samplesElement } from "./samples.js";
-import { soundControls } from "./sound.js";
+import { recordingElement, soundControls } from "./sound.js";
 
 export class Turn {
   element;
@@ -81,7 +81,18 @@ export class Turn {
       return [play, toggle, button("Use as input", () => page.attach(part.blob)), save(part.blob, "speech.wav")];
     }
     if (answer.output.length > 1) return []; // the words of something spoken
-    return [button("Copy", () => navigator.clipboard.writeText(part.text)), button("Use as prompt", () => page.write(part.text))];
+    const actions = [button("Copy", () => navigator.clipboard.writeText(part.text)), button("Use as prompt", () => page.write(part.text))];
+    return answer.task === "asr" ? [...actions, this.#editRecording(part.text)] : actions;
+  }
+
+  /** Words of a transcript can be said anew in the recording itself. */
+  #editRecording(words) {
+    const edit = button("Say a part anew", async () => {
+      edit.disabled = true;
+      const element = await recordingElement(this.#request.shown.audio, words, this.#page).catch((error) => problemElement(error, null));
+      this.#actions.after(element);
+    });
+    return edit;
   }
 
   #failed(error) {

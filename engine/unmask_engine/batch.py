@@ -13,6 +13,7 @@ from torch import Tensor
 
 from unmask_engine.runner import Backbone, Pack, Row
 from unmask_engine.state import DecodingState, Plan, Step
+from unmask_engine.transfer import send
 from unmask_kernels import noise
 from unmask_kernels.confidence import ALGORITHMS
 from unmask_kernels.penalties import position_strength
@@ -177,7 +178,7 @@ class Batch:
         seen[self._request, self._mask] = False
 
     def _put(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.device, non_blocking=True)
+        return send(tensor, self.device)
 
 
 def _integers(plan: Plan, step: Step) -> tuple[int, ...]:

@@ -72,6 +72,9 @@ class Media:
     audio_input_rate: int  # Hz
     audio_output_rate: int  # Hz
     audio_token_rate: float  # speech tokens a second
+    # Seconds of a row of the speech encoder, whose CTC class i + 1 is text token i, emitted where that is said.
+    ctc_row_s: float | None = None  # None: its CTC head does not tell when words are said
+    ctc_delay_s: float = 0.0  # how long after a token is said its class comes: measured, part of how the ears learnt
 
 
 @dataclass(frozen=True)

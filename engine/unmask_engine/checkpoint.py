@@ -75,6 +75,18 @@ def mismatches(
     return tuple(problems)
 
 
+def fitting_tensors(
+    module: nn.Module, files: Sequence[Path], ignored_keys: Iterable[str] = ()
+) -> dict[str, StoredTensor]:
+    """`stored_tensors`; raises BundleError that names what does not fit the module."""
+    stored = stored_tensors(files)
+    if problems := mismatches(module, stored, ignored_keys):
+        shown = "; ".join(problems[:MAX_NAMED])
+        rest = f"; and {len(problems) - MAX_NAMED} more" if len(problems) > MAX_NAMED else ""
+        raise BundleError(f"{files[0]} does not fit {type(module).__name__}: {shown}{rest}")
+    return stored
+
+
 def load_weights(
     module: nn.Module,
     files: Sequence[Path],
@@ -89,11 +101,7 @@ def load_weights(
     names missing, unknown and wrongly shaped tensors. On the CPU, weights that need no cast stay mapped to the file.
     """
     ignored = tuple(ignored_keys)
-    stored = stored_tensors(files)
-    if problems := mismatches(module, stored, ignored):
-        shown = "; ".join(problems[:MAX_NAMED])
-        rest = f"; and {len(problems) - MAX_NAMED} more" if len(problems) > MAX_NAMED else ""
-        raise BundleError(f"{files[0]} does not fit {type(module).__name__}: {shown}{rest}")
+    stored = fitting_tensors(module, files, ignored)
     state = dict(_read(stored, ignored, torch.device(device), dtype))
     module.load_state_dict(state, strict=True, assign=True)
     left = [name for name, tensor in _all_tensors(module) if tensor.is_meta]

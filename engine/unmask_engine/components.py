@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from unmask_engine.bundle import Bundle, BundleError, ComponentName
-from unmask_engine.checkpoint import load_weights
+from unmask_engine.checkpoint import fitting_tensors, load_weights
 from unmask_engine.codecs.image_tokenizer import ImageTokenizer, ImageTokenizerConfig
 from unmask_engine.codecs.speech_flow import FlowConfig, SpeechFlow
 from unmask_engine.codecs.speech_tokenizer import SpeechTokenizer, SpeechTokenizerConfig
@@ -41,6 +41,11 @@ def build_component(bundle: Bundle, name: ComponentName) -> nn.Module:
             return BUILDERS[name](bundle.component(name).config)
     except (TypeError, ValueError) as error:
         raise BundleError(f"bundle {bundle.name}: the config of {name} does not fit: {error}") from error
+
+
+def check_component(bundle: Bundle, name: ComponentName) -> None:
+    """Raises BundleError where `load_component` would for what its files hold; reads their headers alone."""
+    fitting_tensors(build_component(bundle, name), bundle.files(name), bundle.component(name).ignored_keys)
 
 
 def load_component(

@@ -9,9 +9,10 @@ from unmask_engine.choose import modality
 from unmask_engine.edit_image import edit_image
 from unmask_engine.edit_speech import edit_speech
 from unmask_engine.edit_text import edit_text
+from unmask_engine.edit_words import timed_spans
 from unmask_engine.loaded import LoadedBundle
 from unmask_engine.preset import Preset
-from unmask_engine.request import Decoding, Edit, ImagePart, RequestError, TextPart
+from unmask_engine.request import Decoding, Edit, ImagePart, RequestError, TextPart, WordSpan
 
 
 def edited(bundle: LoadedBundle, preset: Preset, edit: Edit, wording: str, decoding: Decoding) -> tuple[Canvas, Paste]:
@@ -31,11 +32,14 @@ def edited(bundle: LoadedBundle, preset: Preset, edit: Edit, wording: str, decod
     if isinstance(edit.target, ImagePart):
         assert edit.mask is not None  # checked
         return edit_image(bundle, edit.target, edit.mask)
-    return edit_speech(bundle, edit.target, edit.spans, wording)
+    return edit_speech(bundle, edit.target, timed_spans(bundle, edit), wording)
 
 
 def _check_fields(edit: Edit) -> None:
     kind = modality(edit.target)
+    if edit.transcript is not None and not any(isinstance(span, WordSpan) for span in edit.spans):
+        message = "transcript goes with spans of words; leave it out"
+        raise RequestError(message, param="edit.transcript", code="parameter_without_effect")
     for name, belongs_to, is_given in (
         ("mask", "image", edit.mask is not None),
         ("spans", "audio", len(edit.spans) > 0),

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from unmask_engine.canvas import Canvas, Paste, pinned
 from unmask_engine.codecs.image_pixels import prepare
+from unmask_engine.edit_paste import centre_square, pasted
 from unmask_engine.loaded import LoadedBundle
 from unmask_engine.request import Generation, ImagePart, RequestError
 
@@ -18,10 +19,9 @@ def edit_image(bundle: LoadedBundle, target: ImagePart, mask: NDArray[np.bool_])
     if mask.shape != (height, width):
         found, wanted = f"{mask.shape[1]} x {mask.shape[0]}", f"{width} x {height}"
         raise _bad_mask(f"the mask is {found} pixels, the target {wanted}; make them equal")
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = (slice(top, top + side), slice(left, left + side))
+    square = centre_square(height, width)
     inside = mask[square]
+    side = len(inside)
     if not mask.any():
         raise _bad_mask("no pixel of the mask is transparent, so there is nothing to draw")
     if np.count_nonzero(inside) != np.count_nonzero(mask):
@@ -34,9 +34,7 @@ def edit_image(bundle: LoadedBundle, target: ImagePart, mask: NDArray[np.bool_])
     def paste(generation: Generation) -> Generation:
         if generation.image is None:
             return generation
-        pixels = target.pixels.copy()
-        pixels[square][inside] = _resized(generation.image.pixels, side)[inside]
-        return replace(generation, image=ImagePart(pixels))
+        return replace(generation, image=pasted(target, mask, generation.image))
 
     vocabulary = bundle.vocabulary
     after = ("end_of_image", "im_end", "newline")
@@ -56,12 +54,6 @@ def _encode(bundle: LoadedBundle, pixels: NDArray[np.uint8]) -> list[int]:
     image = prepare(pixels, bundle.image_output_size).unsqueeze(0).to(bundle.device)
     codes: list[int] = bundle.image_codec.encode(image).flatten().tolist()
     return codes
-
-
-def _resized(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    from PIL import Image
-
-    return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC))
 
 
 def _bad_mask(message: str) -> RequestError:

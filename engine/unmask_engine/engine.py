@@ -31,6 +31,7 @@ from unmask_engine.request import (
 )
 from unmask_engine.scheduler import Policy
 from unmask_engine.state import DecodingState
+from unmask_engine.word_times import with_words
 from unmask_engine.work import Work
 
 OnStep = Callable[[int, int, int], None]  # index of the request, steps done, steps planned
@@ -68,10 +69,14 @@ class Engine:
 
     @classmethod
     def load(
-        cls, path_or_name: str | Path, device: torch.device | str = "cpu", policy: Policy | None = None
+        cls,
+        path_or_name: str | Path,
+        device: torch.device | str = "cpu",
+        policy: Policy | None = None,
+        tensor_parallel: int = 1,
     ) -> "Engine":
-        """Raises BundleError where the bundle cannot be used."""
-        return cls(LoadedBundle.load(path_or_name, device), policy)
+        """Raises BundleError where the bundle cannot be used. So many processes share the backbone."""
+        return cls(LoadedBundle.load(path_or_name, device, tensor_parallel), policy)
 
     @property
     def name(self) -> str:
@@ -134,6 +139,10 @@ class Engine:
         assert self.bundle.speech_codec is not None  # prepare
         return AudioPart(self._spoken(running, codes, final=False), self.bundle.speech_codec.sample_rate)
 
+    def probe(self) -> None:
+        """Raises what the device raises when it is lost: an error of CUDA that stays fails the smallest kernel."""
+        torch.zeros(1, device=self.bundle.device).add_(1).item()
+
     @torch.inference_mode()
     def draw(self, codes: Sequence[int]) -> ImagePart:
         """The picture of so many image codes, committed or guessed; on any thread."""
@@ -149,6 +158,9 @@ class Engine:
         answer = self._answer(running)
         if running.prepared.paste is not None:
             answer = running.prepared.paste(answer)
+        if running.prepared.timing is not None:
+            answer = with_words(self.bundle.word_clock, running.prepared.timing, answer)
+        if running.prepared.paste is not None or running.prepared.timing is not None:
             media_ms = (time.perf_counter() - started) * 1e3
             answer = replace(answer, timings=replace(answer.timings, media_ms=media_ms))
         self._media_s[answer.task] = answer.timings.media_ms / 1e3

@@ -32,6 +32,15 @@ class Job:
     error: Exception | None = None
 
 
+@dataclass(frozen=True)
+class _UnderWay:
+    """A step whose tokens have not been read yet."""
+
+    commit: Commit
+    tokens: int  # rows of its forward pass
+    began: float  # when the host set about it
+
+
 @dataclass
 class Loop:
     model: Backbone
@@ -42,7 +51,8 @@ class Loop:
     num_tokens: int = field(init=False, default=0)  # rows of all steps
     _jobs: list[Job] = field(init=False, default_factory=list)
     _batch: Batch | None = field(init=False, default=None)
-    _pending: deque[Commit] = field(init=False, default_factory=deque)
+    _pending: deque[_UnderWay] = field(init=False, default_factory=deque)
+    _read: float = field(init=False, default=0.0)  # when tokens were last read
     _fitting: int = field(init=False)  # tokens that fit into memory, as far as is known
 
     def __post_init__(self) -> None:
@@ -69,20 +79,19 @@ class Loop:
 
     def step(self) -> list[Job]:
         """Run one step, if there is anything to do; the jobs that have left by it, done or failed."""
-        started = self.clock()
         chosen = self._chosen()
         if chosen:
-            tokens = sum(job.state.plan.tokens for job in chosen)
-            self._run([job.state for job in chosen])
-            self.pace.observe(tokens, self.clock() - started)
-            self.num_steps += 1
+            tokens = self._run([job.state for job in chosen])
+            self.num_steps += tokens > 0
             self.num_tokens += tokens
-            self._fitting = min(self.policy.token_budget, self._fitting + self._fitting // 16)
+            self._fitting = min(self.policy.token_budget, self._fitting + max(1, self._fitting // 16))
         while len(self._pending) > (self._depth if chosen else 0):
             self._deliver()
-        left = [job for job in self._jobs if job.error is not None or job.state.is_done]
-        for job in left:
-            self.remove(job)
+        left: list[Job] = []
+        while done := [job for job in self._jobs if job.error is not None or job.state.is_done]:
+            left += done
+            for job in done:
+                self.remove(job)  # may bring home the last tokens of another
         return left
 
     def _chosen(self) -> list[Job]:
@@ -94,16 +103,22 @@ class Loop:
         policy = replace(self.policy, token_budget=self._fitting)
         return [ready[i] for i in choose(loads, self.pace.seconds_per_token, policy)]
 
-    def _run(self, states: Sequence[DecodingState]) -> None:
-        """One step of the states; what fails together is tried in halves, what fails alone is given up."""
+    def _run(self, states: Sequence[DecodingState]) -> int:
+        """One step of the states; what fails together is tried in halves, what fails alone is given up.
+
+        The rows of those that did not fail.
+        """
+        began = self.clock()
         try:
             if self._batch is None or set(map(id, self._batch.states)) != set(map(id, states)):
                 self._settle()
                 states = [state for state in states if state.can_begin]
                 if not states:
-                    return
+                    return 0
                 self._batch = Batch(states, self.model)
-            self._pending.append(decode_step(self._batch))
+            tokens = sum(state.plan.tokens for state in states)
+            self._pending.append(_UnderWay(decode_step(self._batch), tokens, began))
+            return tokens
         except Exception as error:
             self._settle()
             if isinstance(error, torch.OutOfMemoryError):
@@ -112,10 +127,9 @@ class Loop:
             if len(states) == 1:
                 log.warning("a request failed in a step: %r", error)
                 next(job for job in self._jobs if job.state is states[0]).error = error
-                return
+                return 0
             middle = len(states) // 2
-            self._run(states[:middle])
-            self._run(states[middle:])
+            return self._run(states[:middle]) + self._run(states[middle:])
 
     def _settle(self) -> None:
         """Bring every begun step home, so that the states know all there is, and take the batch apart."""
@@ -124,9 +138,14 @@ class Loop:
         self._batch = None
 
     def _deliver(self) -> None:
-        commit = self._pending.popleft()
+        under_way = self._pending.popleft()
+        commit = under_way.commit
         done = {id(state) for state in commit.states if state.is_done}
         commit.finish()
+        now = self.clock()
+        # A device takes steps one after the other, whenever the host launched them.
+        self.pace.observe(under_way.tokens, now - max(under_way.began, self._read))
+        self._read = now
         by_state = {id(job.state): job for job in self._jobs}
         for state in commit.states:
             job = by_state.get(id(state))

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from unmask_engine.media_sniff import READABLE_AUDIO, READABLE_IMAGES, Kind, sniff
+from unmask_engine import media_av
+from unmask_engine.media_sniff import AUDIO_BY_EXTRA, READABLE_AUDIO, READABLE_IMAGES, Kind, Sniffed, sniff
 from unmask_engine.request import AudioPart, ImagePart, RequestError
 
 if TYPE_CHECKING:
@@ -85,7 +86,9 @@ def read_audio(data: bytes, limits: MediaLimits, *, param: str | None = None) ->
     """Mono samples (mean of the channels) at the file's own rate, clipped to [-1, 1]."""
     import soundfile
 
-    name = _check_container(data, limits, "audio", READABLE_AUDIO, param)
+    name = _check_container(data, limits, "audio", _audio_formats(), param)
+    if name in AUDIO_BY_EXTRA:
+        return _read_by_extra(data, name, limits, param)
     try:
         if name == "WAV":
             data = _with_true_size(data, limits, param)
@@ -171,11 +174,31 @@ def _check_container(data: bytes, limits: MediaLimits, kind: Kind, readable: tup
         message = f"The {kind} has {len(data):,} bytes; at most {limits.max_bytes:,} are allowed."
         raise RequestError(message, param=param, code="media_too_large")
     sniffed = sniff(data)
-    if sniffed is None or sniffed.kind != kind or sniffed.name not in readable:
-        found = sniffed or "in no known format"
-        message = f"Expected {kind} in one of the formats {', '.join(readable)}; the bytes are {found}."
-        raise RequestError(message, param=param, code="unsupported_media")
+    if sniffed is None or sniffed.name not in readable:
+        raise _unsupported(kind, sniffed, readable, param)
     return sniffed.name
+
+
+def _audio_formats() -> tuple[str, ...]:
+    return (*READABLE_AUDIO, *AUDIO_BY_EXTRA) if media_av.is_there() else READABLE_AUDIO
+
+
+def _unsupported(kind: Kind, found: Sniffed | None, readable: tuple[str, ...], param: str | None) -> RequestError:
+    message = f"Expected {kind} in one of the formats {', '.join(readable)}; the bytes are "
+    message += str(found or "in no known format")
+    if kind == "audio" and found is not None and found.name in AUDIO_BY_EXTRA:
+        without = ", which needs the extra `aac` on this server (pip install 'unmask[aac]')"
+        message += ", and no sound is found in it" if found.name in readable else without
+    return RequestError(f"{message}.", param=param, code="unsupported_media")
+
+
+def _read_by_extra(data: bytes, name: str, limits: MediaLimits, param: str | None) -> AudioPart:
+    audio = media_av.decode(
+        data, name, rates=SAMPLE_RATES, max_channels=MAX_CHANNELS, max_seconds=limits.max_seconds, param=param
+    )
+    if audio is None:
+        raise _unsupported("audio", sniff(data), _audio_formats(), param)
+    return audio
 
 
 def _no_such_format(kind: str, format: str, known: tuple[str, ...], param: str | None) -> RequestError:

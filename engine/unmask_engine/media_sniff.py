@@ -5,6 +5,7 @@ from typing import Literal
 
 READABLE_IMAGES = ("PNG", "JPEG", "WebP", "GIF", "BMP")
 READABLE_AUDIO = ("WAV", "FLAC", "MP3", "Ogg")  # Ogg: Opus or Vorbis
+AUDIO_BY_EXTRA = ("AAC", "M4A", "MP4", "WebM or Matroska")  # media_av.py reads them
 
 _XML_WINDOW = 1024  # bytes in which an SVG names itself
 

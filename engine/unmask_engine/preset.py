@@ -101,6 +101,7 @@ class Preset:
     block_size: int | None = None
     pins: tuple[Pin, ...] = ()
     dialogue: bool = False  # the model is trained on it with earlier turns and with the caller's instructions
+    piece_words: int | None = None  # most words of a piece where a long text comes in pieces; None: the server's bound
 
     def __post_init__(self) -> None:
         for modality in (*self.inputs, *self.outputs):
@@ -108,6 +109,8 @@ class Preset:
                 raise ValueError(f"preset {self.task}: unknown modality {modality!r}")
         if self.algorithm not in get_args(Algorithm):
             raise ValueError(f"preset {self.task}: unknown algorithm {self.algorithm!r}")
+        if self.piece_words is not None and self.piece_words < 1:
+            raise ValueError(f"preset {self.task}: piece_words is {self.piece_words}, it must be at least 1")
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Preset":

@@ -22,6 +22,7 @@ from unmask_engine.request import (
 )
 from unmask_engine.settings import resolve_settings
 from unmask_engine.state import Plan
+from unmask_engine.word_times import Timing, word_timing
 
 MAX_TEXT_CHARACTERS: Final = 200_000  # no text of this length fits MAX_PROMPT_TOKENS; tokenising it takes seconds
 
@@ -36,6 +37,7 @@ class Prepared:
     input_tokens: Mapping[Modality, int]
     encode_ms: float
     paste: Paste | None = None  # of an edit
+    timing: Timing | None = None  # where the words' times are asked for
 
 
 def prepare(bundle: LoadedBundle, request: GenerationRequest) -> Prepared:
@@ -45,6 +47,7 @@ def prepare(bundle: LoadedBundle, request: GenerationRequest) -> Prepared:
     outputs = tuple(modality for modality in preset.outputs if modality in request.outputs or not request.outputs)
     _check_codecs(bundle, preset, outputs)
     content = _content(request)
+    timing = word_timing(bundle, preset, outputs, content.text, content.audio) if request.word_times else None
     text_tokens = len(bundle.tokenizer.encode_plain(content.text))
     said_tokens = text_tokens + sum(len(bundle.tokenizer.encode_plain(turn.text)) for turn in content.history)
     if said_tokens > MAX_PROMPT_TOKENS:  # before any picture or sound is encoded
@@ -82,7 +85,7 @@ def prepare(bundle: LoadedBundle, request: GenerationRequest) -> Prepared:
         end_from=canvas.end_from,
     )
     elapsed_ms = (time.perf_counter() - started) * 1e3
-    return Prepared(preset, outputs, plan, count_tokens(bundle, prompt), elapsed_ms, paste)
+    return Prepared(preset, outputs, plan, count_tokens(bundle, prompt), elapsed_ms, paste, timing)
 
 
 def _canvas_length(preset: Preset, request: GenerationRequest, text: str, text_tokens: int, prompt_tokens: int) -> int:

@@ -1,7 +1,8 @@
 """The nouns of a generation: what goes in, what comes out. Samples and pixels, no bytes, no HTTP."""
 
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from functools import partial
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +71,14 @@ class Span:
 
 
 @dataclass(frozen=True)
+class WordSpan:
+    """Words of a recording to be said anew: found in its transcript, the first time after the span before."""
+
+    words: str
+    text: str | None = None  # as of Span
+
+
+@dataclass(frozen=True)
 class Edit:
     """What is to be made anew in something given; all else of it comes back as it is.
 
@@ -78,7 +87,8 @@ class Edit:
 
     target: Part
     mask: NDArray[np.bool_] | None = None  # (H, W) of the image, True where it is to be drawn anew
-    spans: tuple[Span, ...] = ()
+    spans: tuple[Span | WordSpan, ...] = ()
+    transcript: str | None = None  # what the recording says, for spans of words
 
 
 @dataclass(frozen=True)
@@ -90,6 +100,7 @@ class GenerationRequest:
     decoding: Decoding = field(default_factory=Decoding)
     history: tuple[Turn, ...] = ()  # what was said before `parts`
     edit: Edit | None = None  # `parts` say what is to be there
+    word_times: bool = False  # the answer tells when its words are said
 
 
 @dataclass(frozen=True)
@@ -107,6 +118,15 @@ class Timings:
     encode_ms: float
     decode_ms: float
     media_ms: float
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of a recording and the seconds in which it is said."""
+
+    text: str
+    start: float
+    end: float
 
 
 @dataclass(frozen=True)
@@ -129,6 +149,7 @@ class Generation:
     usage: Usage
     timings: Timings
     text_tokens: tuple[TextToken, ...] = ()  # of `text`
+    words: tuple[Word, ...] = ()  # where `word_times` asks for them and they can be found
     cancelled: bool = False  # stopped by its caller: what is there may be incomplete, an image is left out
 
 
@@ -168,3 +189,6 @@ class RequestError(ValueError):
         self.message = message
         self.param = param
         self.code = code
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(RequestError, param=self.param, code=self.code), (self.message,)

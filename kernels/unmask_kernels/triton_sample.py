@@ -1,9 +1,8 @@
 """The sampler in Triton: one read of the logits for every row whose survivors are among its WIDTH best tokens.
 
 `triton_candidates` finds those; `_finish_kernel` applies nucleus, top-k and penalties to them, and chooses. A row is
-settled when its worst survivor is better than its worst candidate, so that no other token can survive. Of the rest,
-unfiltered rows go to `triton_whole`; those with more survivors (a nucleus or a top-k wider than WIDTH, many ties), and
-those that took the id they may not take, go to the reference. Which way a row goes depends on that row alone.
+settled when its worst survivor is better than its worst candidate, so that no other token can survive, and when it took
+an id that it may take. The rest goes to `triton_whole`. Which way a row goes depends on that row alone.
 """
 
 import torch
@@ -12,9 +11,8 @@ import triton.language as tl
 from torch import Tensor
 
 from unmask_kernels.confidence import ALGORITHMS
-from unmask_kernels.filters import NO_TOP_K, NO_TOP_P, has_top_k, has_top_p
+from unmask_kernels.filters import NO_TOP_K, NO_TOP_P
 from unmask_kernels.rows import RowParams
-from unmask_kernels.torch_sample import sample_torch
 from unmask_kernels.triton_candidates import LOG_WIDTH, best_candidates
 from unmask_kernels.triton_support import (
     LAUNCH,
@@ -37,27 +35,18 @@ _ORIGIN = tl.constexpr(ALGORITHMS.index("origin"))
 
 
 def sample_triton(logits_c: Tensor, logits_u: Tensor | None, params: RowParams) -> tuple[Tensor, Tensor]:
-    """See `sample`. The host waits for the device once, to learn whether any row is left unsettled."""
+    """See `sample`. The host does not wait for the device."""
     require_device(logits_c)
-    num_rows, vocabulary = logits_c.shape
-    if num_rows == 0:
+    if len(params) == 0:
         return params.seed.new_zeros(0), params.temperature.new_zeros(0)
     arguments = RowArguments.of(logits_c, logits_u, params)
     tokens, confidence, is_settled = _sample_settled(arguments, params)
-    rest = (~is_settled).nonzero().flatten()
-    if len(rest):
-        is_filtered = has_top_p(params.top_p[rest]) | has_top_k(params.top_k[rest], vocabulary)
-        whole = rest[~is_filtered]
-        if len(whole):
-            tokens[whole], confidence[whole] = sample_whole(arguments, params, whole)
-        left = rest[is_filtered | (tokens[rest] == params.never[rest])]
-        if len(left):
-            tokens[left], confidence[left] = _by_reference(logits_c, logits_u, params, left)
+    sample_whole(arguments, params, is_settled, tokens, confidence)
     return tokens, confidence
 
 
 def _sample_settled(arguments: RowArguments, params: RowParams) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens and confidence of all rows, and which of them hold: three of (R,)."""
+    """Tokens and confidence of all rows, and which of them hold, int8: three of (R,)."""
     candidates = best_candidates(arguments, len(params))
     num_splits = candidates.split_best.shape[1]
     tokens, confidence = torch.empty_like(params.seed), torch.empty_like(params.temperature)
@@ -84,16 +73,7 @@ def _sample_settled(arguments: RowArguments, params: RowParams) -> tuple[Tensor,
         num_warps=4,
         **LAUNCH,
     )
-    return tokens, confidence, is_settled != 0
-
-
-def _by_reference(logits_c: Tensor, logits_u: Tensor | None, params: RowParams, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """The given rows (R',) of a call as the reference samples them."""
-    if logits_u is not None:
-        is_guided = params.guidance > 0
-        guided_row = torch.cumsum(is_guided, dim=0) - 1
-        logits_u = logits_u[guided_row[rows[is_guided[rows]]]]
-    return sample_torch(logits_c[rows], logits_u, params.select(rows))
+    return tokens, confidence, is_settled
 
 
 @triton.jit

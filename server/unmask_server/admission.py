@@ -6,6 +6,7 @@ All of it is about `/v1`; health, metrics and documentation are open to everyone
 import hmac
 import math
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from starlette.datastructures import Headers
@@ -17,9 +18,11 @@ from unmask_server.metrics import Metrics
 from unmask_server.settings import Settings
 
 GUARDED = "/v1/"
+# How a page in a browser sends its key with a WebSocket: it cannot set headers. Never sent back.
+KEY_PROTOCOL = "openai-insecure-api-key."
 OPEN_PATHS = ("/v1/audio/voices", "/v1/audio/models")  # clients ask for these without their key
 READING = ("GET", "HEAD", "OPTIONS")  # costs nothing: neither rated nor refused while the server ends
-MAX_BUCKETS = 10_000
+MAX_BUCKETS = 10_000  # callers that are remembered
 
 
 class Admission:
@@ -39,9 +42,11 @@ class Admission:
             return
         is_work = kind == "websocket" or scope["method"] not in READING
         try:
-            # The route of a dialogue authenticates: pages in browsers send their key as a subprotocol.
-            is_open = kind == "websocket" or (not is_work and path in OPEN_PATHS)
-            who = _address(scope) if is_open else self._authenticated(scope)
+            is_open = not is_work and path in OPEN_PATHS
+            if kind == "websocket":  # whose route authenticates
+                who = self._caller(scope)
+            else:
+                who = _address(scope) if is_open else self._authenticated(scope)
             if is_work:
                 self._admit(who)
         except ServerError as error:
@@ -55,12 +60,17 @@ class Admission:
         """Whose rate counts: the key's, or the address's where there are no keys."""
         if not self._keys:
             return _address(scope)
-        scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
-        key = key.strip()
-        if scheme.lower() != "bearer" or not is_known(key, self._keys):
+        key = _bearer(scope)
+        if key is None or not is_known(key, self._keys):
             message = "This server asks for an API key: send it as `Authorization: Bearer <key>`."
             raise ServerError(401, message, "invalid_api_key", {"www-authenticate": "Bearer"})
         return key
+
+    def _caller(self, scope: Scope) -> str:
+        """Whose rate counts for a dialogue: the key's, also as a subprotocol; the address's for any other key."""
+        given = [name.removeprefix(KEY_PROTOCOL) for name in scope["subprotocols"] if name.startswith(KEY_PROTOCOL)]
+        key = given[0] if given else _bearer(scope)
+        return key if key is not None and is_known(key, self._keys) else _address(scope)
 
     def _admit(self, who: str) -> None:
         if self._drain.begun.is_set():
@@ -78,6 +88,11 @@ def is_known(key: str, known: Sequence[str]) -> bool:
     return sum(hmac.compare_digest(key.encode(), other.encode()) for other in known) > 0
 
 
+def _bearer(scope: Scope) -> str | None:
+    scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else None
+
+
 def _address(scope: Scope) -> str:
     return str((scope.get("client") or ("",))[0])
 
@@ -88,15 +103,15 @@ class Rate:
     def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._interval = 60 / per_minute
         self._clock = clock
-        self._full_at: dict[str, float] = {}
+        self._full_at: OrderedDict[str, float] = OrderedDict()  # who asked last is last
 
     def take(self, who: str) -> float:
         """0, and the request counts; or the seconds until there is room for it."""
         now = self._clock()
-        full_at = max(now, self._full_at.get(who, now)) + self._interval
-        if full_at > now + 60 + 1e-9:
-            return full_at - now - 60
-        if len(self._full_at) >= MAX_BUCKETS:
-            self._full_at = {name: at for name, at in self._full_at.items() if at > now}
-        self._full_at[who] = full_at
-        return 0.0
+        before = self._full_at.pop(who, now)
+        full_at = max(now, before) + self._interval
+        is_over = full_at > now + 60 + 1e-9
+        self._full_at[who] = before if is_over else full_at
+        if len(self._full_at) > MAX_BUCKETS:  # whoever has asked for nothing for the longest time gets a new bucket
+            self._full_at.popitem(last=False)
+        return full_at - now - 60 if is_over else 0.0

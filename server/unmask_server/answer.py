@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, Response
 
 from unmask_engine.media import MP3_RATES, OPUS_RATES, AudioFormat, ImageFormat, write_audio, write_image
 from unmask_engine.request import Generation, Modality, RequestError
-from unmask_server.bridge import Finished
+from unmask_server.engine_client import Finished
 from unmask_server.schema import (
     AudioAnswer,
     GenerateAnswer,
@@ -20,6 +20,7 @@ from unmask_server.schema import (
     TextAnswer,
     TimingsAnswer,
     UsageAnswer,
+    WordAnswer,
 )
 
 MODALITIES: tuple[Modality, ...] = ("text", "audio", "image")
@@ -137,13 +138,18 @@ def whole_answer(
         timings=timings if "timings" in extras else None,
         tokens=list(generation.token_ids) if "tokens" in extras else None,
         confidence=list(generation.confidence) if "confidence" in extras else None,
+        words=timed_words(generation) if "word_timestamps" in extras else None,
     )
 
 
 def as_json(body: GenerateAnswer) -> dict[str, Any]:
     """The answer's JSON values; what was not asked for is left out."""
-    optional = ("incomplete_reason", "timings", "tokens", "confidence")
+    optional = ("incomplete_reason", "timings", "tokens", "confidence", "words")
     return body.model_dump(mode="json", exclude={name for name in optional if getattr(body, name) is None})
+
+
+def timed_words(generation: Generation) -> list[WordAnswer]:
+    return [WordAnswer(word=word.text, start=word.start, end=word.end) for word in generation.words]
 
 
 def new_id() -> str:

@@ -22,6 +22,7 @@ from unmask_server import (
 from unmask_server.admission import Admission
 from unmask_server.bridge import EngineThread
 from unmask_server.drain import Drain
+from unmask_server.engine_client import EngineClient
 from unmask_server.engine_protocol import GenerationEngine
 from unmask_server.errors import install_error_handlers
 from unmask_server.metrics import Metrics
@@ -30,9 +31,11 @@ from unmask_server.openapi import install_openapi
 from unmask_server.playground import mount_playground
 from unmask_server.realtime.routes import router as realtime_router
 from unmask_server.realtime.secrets import Secrets
+from unmask_server.remote_media import RemoteMedia
 from unmask_server.settings import Settings
 from unmask_server.spoken_replies import SpokenReplies
 from unmask_server.status import gauges, unmask_version
+from unmask_server.tracing import Traced, Tracing
 
 
 def create_app(
@@ -40,21 +43,29 @@ def create_app(
     settings: Settings | None = None,
     on_crash: Callable[[], None] = lambda: None,
 ) -> FastAPI:
-    """`load_engine` runs on the engine thread once the server listens; until it returns, `/ready` answers 503.
+    """With an engine in this process. `load_engine` runs on its thread once the server listens; until it returns,
+    `/ready` answers 503.
 
     `on_crash` is called on that thread when it ends before its time; from then on `/health` answers 503.
     """
     settings = settings or Settings()
     metrics = Metrics(unmask_version())
-    bridge = EngineThread(load_engine, settings, metrics, on_crash)
-    drain = Drain()
+    return app_around(EngineThread(load_engine, settings, metrics, on_crash), settings, metrics, Drain())
+
+
+def app_around(bridge: EngineClient, settings: Settings, metrics: Metrics, drain: Drain) -> FastAPI:
+    """The routes before an engine, wherever it is; started and stopped with the app."""
     metrics.show(lambda: gauges(bridge, drain))
+
+    tracing = Tracing(settings.otlp_endpoint, unmask_version()) if settings.otlp_endpoint else None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         bridge.start()
         yield
         await asyncio.to_thread(bridge.stop)
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
 
     app = FastAPIOffline(
         title="Unmask",
@@ -69,6 +80,7 @@ def create_app(
     app.state.drain = drain
     app.state.metrics = metrics
     app.state.media_slots = asyncio.Semaphore(settings.max_media_threads)
+    app.state.remote_media = RemoteMedia(settings.allowed_media_domains, settings.media.max_bytes)
     app.state.spoken_replies = SpokenReplies()
     app.state.realtime_secrets = Secrets()
     app.include_router(generate.router)
@@ -88,6 +100,8 @@ def create_app(
     app.add_middleware(Admission, settings=settings, drain=drain, metrics=metrics)
     app.add_middleware(Observed, metrics=metrics)
     app.add_middleware(RequestIds)
+    if tracing is not None:
+        app.add_middleware(Traced, tracing=tracing)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

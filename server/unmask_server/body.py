@@ -3,8 +3,8 @@
 import asyncio
 import base64
 import binascii
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from fastapi import Request
@@ -12,10 +12,13 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
 from unmask_engine.media import MediaLimits, read_audio, read_image
-from unmask_engine.request import Part, RequestError, TextPart
+from unmask_engine.request import AudioPart, ImagePart, Part, RequestError, TextPart
+from unmask_server.connection import while_connected
 from unmask_server.errors import invalid
+from unmask_server.remote_media import Fetched, Refusal, RemoteMedia, is_remote
 from unmask_server.schema import GenerateRequest
 from unmask_server.schema import Part as WirePart
+from unmask_server.settings import Settings
 
 JSON_TYPES = ("application/json", "application/x-www-form-urlencoded")  # the latter is what `curl -d` says of JSON
 Model = TypeVar("Model", bound=BaseModel)
@@ -27,6 +30,35 @@ REMOTE = ("http:", "https:", "file:", "ftp:", "s3:")
 class Body:
     request: GenerateRequest
     files: Mapping[str, bytes]
+
+
+@dataclass(frozen=True)
+class Media:
+    """How the media of a request are read: within limits, and with what has been fetched for it."""
+
+    limits: MediaLimits
+    fetched: Fetched = field(default_factory=dict)
+
+    def content(self, text: str, param: str) -> bytes:
+        """Of base64, a data: URL or a URL that has been fetched."""
+        found = self.fetched.get(text)
+        if isinstance(found, Refusal):
+            raise found.at(param)
+        return decode_base64(text, param) if found is None else found
+
+    def image(self, text: str, param: str) -> ImagePart:
+        return read_image(self.content(text, param), self.limits, param=param)
+
+    def audio(self, text: str, param: str) -> AudioPart:
+        return read_audio(self.content(text, param), self.limits, param=param)
+
+
+async def media_for(request: Request, texts: Iterable[str | None]) -> Media:
+    """For a request whose media are these: what stands elsewhere is fetched, if the server does that."""
+    settings: Settings = request.app.state.settings
+    remote: RemoteMedia = request.app.state.remote_media
+    urls = [text for text in texts if text is not None and is_remote(text)]
+    return Media(settings.media, await while_connected(request, remote.fetched(urls)) if urls else {})
 
 
 async def read_body(request: Request, max_bytes: int) -> Body:
@@ -50,11 +82,11 @@ async def read_json(request: Request, model: type[Model]) -> Model:
         raise invalid(error) from None
 
 
-async def read_parts(body: Body, parts: list[WirePart], param: str, limits: MediaLimits) -> tuple[Part, ...]:
+async def read_parts(body: Body, parts: list[WirePart], param: str, media: Media) -> tuple[Part, ...]:
     """Decodes media in a worker thread; `param` is where the parts stand in the request."""
 
     def read() -> tuple[Part, ...]:
-        return tuple(read_part(part, body.files, f"{param}[{i}]", limits) for i, part in enumerate(parts))
+        return tuple(read_part(part, body.files, f"{param}[{i}]", media) for i, part in enumerate(parts))
 
     if all(part.type == "text" for part in parts):
         return read()  # a thread would cost more than it
@@ -95,15 +127,17 @@ async def _read_multipart(request: Request, max_bytes: int) -> Body:
     return body
 
 
-def read_part(part: WirePart, files: Mapping[str, bytes], param: str, limits: MediaLimits) -> Part:
+def read_part(part: WirePart, files: Mapping[str, bytes], param: str, media: Media) -> Part:
     """Decodes the media of one part (slow: call it in a worker thread)."""
     if part.type == "text":
         return TextPart(part.text or "")
-    data, param = media_bytes(part, files, param)
-    return read_image(data, limits, param=param) if part.type == "image" else read_audio(data, limits, param=param)
+    data, param = media_bytes(part, files, param, media)
+    if part.type == "image":
+        return read_image(data, media.limits, param=param)
+    return read_audio(data, media.limits, param=param)
 
 
-def media_bytes(part: WirePart, files: Mapping[str, bytes], param: str) -> tuple[bytes, str]:
+def media_bytes(part: WirePart, files: Mapping[str, bytes], param: str, media: Media) -> tuple[bytes, str]:
     """The bytes of an image or a sound, and the name of the field that has them."""
     if part.file is not None:
         if part.file not in files:
@@ -113,13 +147,13 @@ def media_bytes(part: WirePart, files: Mapping[str, bytes], param: str) -> tuple
                 code="missing_file",
             )
         return files[part.file], f"{param}.file"
-    return decode_base64(part.data or "", f"{param}.data"), f"{param}.data"
+    return media.content(part.data or "", f"{param}.data"), f"{param}.data"
 
 
 def decode_base64(text: str, param: str) -> bytes:
-    """base64, bare or in a data: URL. The server fetches nothing, so other URLs are refused."""
+    """base64, bare or in a data: URL. Other URLs are refused."""
     if text[:8].lower().startswith(REMOTE):
-        message = f"{param} is a URL; this server fetches nothing. Send base64 or a data: URL."
+        message = f"{param} is a URL; this server fetches nothing from there. Send base64 or a data: URL."
         raise RequestError(message, param=param, code="remote_media_refused")
     if text[:5].lower() == "data:":
         head, comma, text = text.partition(",")

@@ -1,7 +1,7 @@
 """The one place where the event loop meets the engine: requests in, one thread that steps, events out.
 
 Requests join the running ones before any step and leave after any; tokens become media on a second thread, so that
-nobody waits for somebody else's picture.
+nobody waits for somebody else's picture. What fails fails one request, unless the engine is lost with it.
 """
 
 import asyncio
@@ -11,67 +11,31 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from unmask_engine.request import Generation, GenerationRequest, ImagePart, Progress, Tokens
+from unmask_engine.request import GenerationRequest, Progress, RequestError, Tokens
 from unmask_engine.work import Work
+from unmask_server.engine_client import Admitted as Admitted
+from unmask_server.engine_client import Event as Event
+from unmask_server.engine_client import Finished as Finished
+from unmask_server.engine_client import Preview as Preview
+from unmask_server.engine_client import Queued as Queued
+from unmask_server.engine_client import Spoken as Spoken
+from unmask_server.engine_client import Wants as Wants
 from unmask_server.engine_protocol import GenerationEngine
 from unmask_server.errors import NO_RETRY, ServerError
 from unmask_server.mailbox import Mailbox
+from unmask_server.media_thread import MediaThread
 from unmask_server.metrics import Metrics
 from unmask_server.settings import Settings
 
 log = logging.getLogger("unmask")
 
-STOP_S = 5.0
+STOP_S: Final = 5.0
 State = Literal["loading", "ready", "failed", "crashed", "stopped"]
-
-
-@dataclass(frozen=True)
-class Admitted:
-    """The request is in the engine: whatever could be wrong with it is not."""
-
-    queue_ms: float
-
-
-@dataclass(frozen=True)
-class Queued:
-    """All places are taken; so many requests go first."""
-
-    position: int
-
-
-@dataclass(frozen=True)
-class Spoken:
-    """The next samples of the answer's speech."""
-
-    samples: NDArray[np.float32]
-    sample_rate: int
-
-
-@dataclass(frozen=True)
-class Preview:
-    """The picture as it looked after a step."""
-
-    step: int
-    image: ImagePart
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The answer; the last event. Its speech is whole, what was spoken before included."""
-
-    generation: Generation
-    queue_ms: float
-
-
-Event = Queued | Admitted | Progress | Spoken | Preview | Finished
 
 
 def _merged(old: Event | Exception, new: Event | Exception) -> Event | Exception | None:
@@ -89,15 +53,6 @@ def _merged(old: Event | Exception, new: Event | Exception) -> Event | Exception
     return new if isinstance(old, Preview) and isinstance(new, Preview) else None
 
 
-@dataclass(frozen=True)
-class Wants:
-    """What a caller follows while the answer is made, besides the answer."""
-
-    progress: bool = False
-    speech: bool = False
-    preview_every: int = 0  # steps; 0 draws no previews
-
-
 @dataclass(eq=False)
 class _Job:
     request: GenerationRequest
@@ -108,6 +63,7 @@ class _Job:
     queue_ms: float = 0.0
     running: Any = None
     is_drawing: bool = False  # a preview is under way
+    is_answered: bool = False
     num_codes: int = 0  # speech codes given to the codec
     abandoned: bool = False  # nobody waits for the answer any more
 
@@ -127,10 +83,11 @@ class EngineThread:
         self._metrics = metrics
         self._on_crash = on_crash
         self._waiting: deque[_Job] = deque()
-        self._active: list[_Job] = []  # of the engine thread
+        self._joining: deque[_Job] = deque()  # neither waiting nor active; of the engine thread
+        self._active: list[_Job] = []  # likewise
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        self._media = ThreadPoolExecutor(max_workers=1, thread_name_prefix="media")
+        self._media = MediaThread()
         self._state: State = "loading"
         self._engine: GenerationEngine | None = None
         self._work = Work()
@@ -139,6 +96,11 @@ class EngineThread:
     def is_alive(self) -> bool:
         """False once the engine has failed for good."""
         return self._state not in ("failed", "crashed")
+
+    @property
+    def is_ready(self) -> bool:
+        """The engine is loaded and takes requests."""
+        return self._state == "ready"
 
     @property
     def is_at_work(self) -> bool:
@@ -178,7 +140,7 @@ class EngineThread:
             self._waiting.clear()
             self._changed.notify_all()
         self._thread.join(patience_s)
-        self._media.shutdown(wait=False, cancel_futures=True)
+        self._media.stop()
 
     async def generate(self, request: GenerationRequest, interactive: bool = False) -> Finished:
         """Waits for a turn and the answer. Cancelling the wait frees the request's place or its rows."""
@@ -203,20 +165,15 @@ class EngineThread:
         job = _Job(request, wants, interactive, tell)
         limit_s = self._settings.request_timeout
         give_up_at = loop.time() + limit_s if limit_s else None
-        with self._metrics.request() as watch:
+        with self._metrics.request(request) as watch:
             try:
                 self._enqueue(job)
                 while True:
                     event = await self._next(events, give_up_at)
-                    if isinstance(event, Finished):
-                        watch.finished(event.generation)
-                        yield event
-                        return
-                    if isinstance(event, Admitted):
-                        watch.admitted(event.queue_ms / 1e3)
-                    elif not isinstance(event, Queued):
-                        watch.has_output()
+                    watch.saw(event)
                     yield event
+                    if isinstance(event, Finished):
+                        return
             finally:
                 job.abandoned = True
 
@@ -235,13 +192,17 @@ class EngineThread:
         with self._changed:
             if self._state != "ready":
                 raise self._unavailable()
-            waiting = sum(not job.abandoned for job in self._waiting)
-            if waiting >= self._settings.max_queue:
+            arrived = sum(not job.abandoned for job in self._waiting)
+            inside = len(self._active) + len(self._joining)
+            waiting = max(0, arrived + inside - self._settings.max_batch)  # the others join at the next step
+            is_full = arrived + inside >= self._settings.max_batch
+            if is_full and waiting >= self._settings.max_queue:
                 message = f"{waiting} requests are waiting, as many as this server queues; try again later."
                 raise ServerError(503, message, "overloaded", self._retry_after)
-            if waiting or len(self._active) >= self._settings.max_batch:
+            if is_full:
                 job.tell(Queued(waiting + 1))
-            self._waiting.append(job)
+            ahead = sum(other.interactive for other in self._waiting) if job.interactive else len(self._waiting)
+            self._waiting.insert(ahead, job)
             self._changed.notify()
 
     def _run(self) -> None:
@@ -256,8 +217,9 @@ class EngineThread:
                 self._state = "ready"
         try:
             while self._state != "stopped":
-                for job in self._arrivals():
-                    self._join(engine, job)
+                self._take_arrivals()
+                while self._joining:
+                    self._join(engine, self._joining[0])
                 self._cancel_abandoned(engine)
                 self._step(engine)
         except BaseException:
@@ -273,18 +235,18 @@ class EngineThread:
             for job in self._waiting:
                 job.tell(self._unavailable())
             self._waiting.clear()
-        for job in self._active:
+        for job in (*self._joining, *self._active):
             job.tell(ServerError(500, "The engine has crashed on the way to this answer.", "engine_failed", NO_RETRY))
         self._active.clear()
         self._on_crash()
 
-    def _arrivals(self) -> list[_Job]:
-        """Who joins now; blocks while there is nothing to do."""
+    def _take_arrivals(self) -> None:
+        """Blocks while there is nothing to do."""
         with self._changed:
             self._changed.wait_for(lambda: self._active or self._waiting or self._state == "stopped")
             room = self._settings.max_batch - len(self._active)
             jobs = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
-        return [job for job in jobs if not job.abandoned]
+            self._joining.extend(job for job in jobs if not job.abandoned)
 
     def _join(self, engine: GenerationEngine, job: _Job) -> None:
         job.queue_ms = 1000 * (time.perf_counter() - job.enqueued)
@@ -294,10 +256,18 @@ class EngineThread:
             note = (lambda progress: self._note(engine, job, progress)) if follows else None
             job.running = engine.submit(prepared, note, job.interactive)
         except Exception as error:
+            self._look_after(engine, error)
+            self._joining.popleft()
             job.tell(error)
         else:
-            self._active.append(job)
+            with self._changed:
+                self._active.append(self._joining.popleft())
             job.tell(Admitted(job.queue_ms))
+
+    def _look_after(self, engine: GenerationEngine, error: Exception) -> None:
+        """After a failure that is not the request's own mistake: raises where the engine is lost with it."""
+        if not isinstance(error, RequestError):
+            engine.probe()
 
     def _note(self, engine: GenerationEngine, job: _Job, progress: Progress) -> None:
         """After each step of a job that somebody follows."""
@@ -305,13 +275,16 @@ class EngineThread:
             job.tell(progress)
         if job.wants.speech and len(progress.audio) > job.num_codes:
             job.num_codes = len(progress.audio)
-            self._media.submit(self._speak, engine, job, progress.audio)
-        every = job.wants.preview_every
-        if every and progress.image and progress.step % every == 0 and not job.is_drawing:
+            self._media.submit(partial(self._speak, engine, job, progress.audio))
+        is_due = progress.image and job.wants.is_preview_due(progress.step, progress.steps)
+        if is_due and not job.is_drawing:
             job.is_drawing = True
-            self._media.submit(self._draw, engine, job, progress)
+            if not self._media.offer(partial(self._draw, engine, job, progress)):
+                job.is_drawing = False
 
     def _speak(self, engine: GenerationEngine, job: _Job, codes: Sequence[int]) -> None:
+        if job.abandoned:
+            return
         try:
             audio = engine.speak(job.running, codes)
         except Exception as error:
@@ -322,7 +295,7 @@ class EngineThread:
 
     def _draw(self, engine: GenerationEngine, job: _Job, progress: Progress) -> None:
         try:
-            if not job.abandoned:
+            if not (job.abandoned or job.is_answered):
                 job.tell(Preview(progress.step, engine.draw(progress.image)))
         except Exception as error:  # the picture itself may still succeed
             log.warning("a preview failed: %r", error)
@@ -342,19 +315,25 @@ class EngineThread:
             left = engine.step()
         except Exception as error:  # not one request's misfortune, or the engine would have kept it to that one
             log.exception("a step failed")
+            self._look_after(engine, error)
             for job in self._active:
                 engine.cancel(job.running)
+            failed, self._active = self._active, []
+            for job in failed:
                 job.tell(error)
-            self._active.clear()
             return
         self._work = engine.work
         self._metrics.stepped(self._work, time.perf_counter() - began)
         for running in left:
+            if running.error is not None:
+                self._look_after(engine, running.error)
+        for running in left:
             job = next(job for job in self._active if job.running is running)
             self._active.remove(job)
-            self._media.submit(self._finish, engine, job)
+            self._media.submit(partial(self._finish, engine, job))
 
     def _finish(self, engine: GenerationEngine, job: _Job) -> None:
+        job.is_answered = True
         try:
             if job.running.error is not None:
                 raise job.running.error

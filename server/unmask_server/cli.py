@@ -17,6 +17,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+bench = typer.Typer(help="Measure.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
 Model = Annotated[str, typer.Option("--model", "-m", help="A bundle: its name or its directory.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
@@ -115,6 +118,22 @@ def realtime(
     realtime(file, url=url, api_key=api_key, output=output)
 
 
+@bench.command(name="serve")
+def bench_serve(
+    url: Annotated[str | None, typer.Option(help="A running server; without it one is started.")] = None,
+    api_key: Annotated[str | None, typer.Option(envvar="UNMASK_API_KEY", help="Where the server asks for one.")] = None,
+    clients: Annotated[int, typer.Option(min=1, help="Closed loop: each asks again when it has its answer.")] = 8,
+    rate: Annotated[float, typer.Option(min=0, help="Open loop: requests a second, at random times.")] = 0.0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long requests are sent.")] = 20.0,
+    task: Annotated[list[str] | None, typer.Option(help="t2i, tts, ...; repeatable. Default: all there are.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the words and of the open loop's times.")] = 0,
+) -> None:
+    """Load a server with requests of all tasks; latencies as a table, then one JSON line."""
+    from unmask_server.commands.bench import bench_serve
+
+    bench_serve(url=url, api_key=api_key, clients=clients, rate=rate, seconds=seconds, tasks=task or (), seed=seed)
+
+
 @app.command(name="eval", add_help_option=False, context_settings=OWN_OPTIONS)
 def evaluate(context: typer.Context) -> None:
     """Score a bundle on held-out data; its options: unmask eval --help."""
@@ -167,11 +186,14 @@ def convert(
 @app.command()
 def health(
     port: Annotated[int, typer.Option(envvar="UNMASK_PORT", help="Of the server on this machine.")] = Settings.port,
+    ssl_certfile: Annotated[
+        str, typer.Option(envvar="UNMASK_SSL_CERTFILE", help="As given to the server: it is asked by TLS then.")
+    ] = "",
 ) -> None:
     """Ask a running server whether it is ready; for health checks."""
     from unmask_server.commands.health import health
 
-    health(port)
+    health(port, has_tls=bool(ssl_certfile))
 
 
 @app.command()

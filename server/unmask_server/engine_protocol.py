@@ -44,6 +44,9 @@ class GenerationEngine(Protocol):
     def cancel(self, running: Any) -> None:
         """Takes a Running out."""
 
+    def probe(self) -> None:
+        """Raises what a lost device raises; does nothing where only a request failed."""
+
     def step(self) -> Sequence[Any]:
         """Decodes one step; the Running that are finished by it or have failed."""
 

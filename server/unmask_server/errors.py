@@ -39,6 +39,9 @@ class ServerError(Exception):
         self.code = code
         self.headers = dict(headers or {})
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ServerError, (self.status, self.message, self.code, self.headers)
+
 
 def envelope(
     status: int, message: str, code: str, param: str | None = None, headers: Mapping[str, str] | None = None

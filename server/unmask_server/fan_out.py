@@ -6,7 +6,7 @@ from contextlib import aclosing
 from typing import Final
 
 from unmask_engine.request import Generation, GenerationRequest
-from unmask_server.bridge import EngineThread, Event, Finished, Wants
+from unmask_server.engine_client import EngineClient, Event, Finished, Wants
 from unmask_server.errors import ServerError
 from unmask_server.openai_wire import naming
 
@@ -15,7 +15,7 @@ AT_ONCE: Final = 10  # of one request in the engine; the most pictures that may 
 
 
 async def in_turn(
-    bridge: EngineThread, works: Sequence[GenerationRequest], wants: Wants, names: Mapping[str, str]
+    bridge: EngineClient, works: Sequence[GenerationRequest], wants: Wants, names: Mapping[str, str]
 ) -> AsyncGenerator[Event]:
     """The events of one after the other, though they are decoded together. Closing it cancels what still runs.
 
@@ -49,14 +49,14 @@ async def in_turn(
 
 
 async def answers(
-    bridge: EngineThread, works: Sequence[GenerationRequest], names: Mapping[str, str]
+    bridge: EngineClient, works: Sequence[GenerationRequest], names: Mapping[str, str]
 ) -> list[Generation]:
     """What `in_turn` ends with."""
     return [e.generation async for e in in_turn(bridge, works, Wants(), names) if isinstance(e, Finished)]
 
 
 async def _admitted(
-    bridge: EngineThread, work: GenerationRequest, wants: Wants, *, is_patient: bool
+    bridge: EngineClient, work: GenerationRequest, wants: Wants, *, is_patient: bool
 ) -> AsyncGenerator[Event]:
     """A full queue refuses the first of several; then nothing has been sent. The others wait for room in it."""
     while True:

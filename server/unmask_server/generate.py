@@ -7,13 +7,13 @@ from functools import partial
 
 from fastapi import APIRouter, Request, Response
 
-from unmask_engine.media import MediaLimits
 from unmask_engine.request import Decoding, GenerationRequest, Modality, RequestError
 from unmask_server.answer import Raw, answer, raw_wanted, with_formats
-from unmask_server.body import Body, read_body, read_parts
-from unmask_server.bridge import EngineThread
+from unmask_server.body import Body, Media, media_for, read_body, read_parts
 from unmask_server.connection import while_connected
+from unmask_server.dialogue import Dialogue, read_messages
 from unmask_server.edit import read_edit
+from unmask_server.engine_client import EngineClient
 from unmask_server.generate_stream import Telling
 from unmask_server.models import check_model
 from unmask_server.schema import GenerateAnswer, GenerateRequest, Output, Preview
@@ -34,7 +34,7 @@ async def generate(request: Request) -> Response:
     """
     started = time.perf_counter()
     settings: Settings = request.app.state.settings
-    bridge: EngineThread = request.app.state.bridge
+    bridge: EngineClient = request.app.state.bridge
     raw = raw_wanted(request.headers.get("accept", ""))
     body = await read_body(request, settings.max_body_bytes)
     wire = body.request
@@ -42,10 +42,11 @@ async def generate(request: Request) -> Response:
     name = check_model(wire.model, request)
     outputs = with_formats(_outputs(wire, raw), raw)
     media_slots: asyncio.Semaphore = request.app.state.media_slots
+    media = await media_for(request, (part.data for part in wire.parts))
     async with media_slots:
-        work = await _engine_request(body, outputs, settings.media)
+        work = await _engine_request(body, outputs, media)
     if wire.stream:
-        telling = Telling(wire, outputs, name, started)
+        telling = Telling(wire, outputs, name, started, work.edit)
         events = await while_connected(request, begun(bridge.stream(work, telling.wants)))
         response: Response = sse_response(telling.frames(events, media_slots))
     else:
@@ -77,10 +78,6 @@ def _refuse_unsupported(wire: GenerateRequest, raw: Raw | None) -> None:
             preview.confidence and not preview.every_steps,
             "confidence comes with the tokens; set `preview.every_steps`",
         ),
-        "return": (
-            "word_timestamps" in wire.extras,
-            "of `return` this version knows timings, tokens and confidence",
-        ),
     }
     for param, (given, message) in refused.items():
         if given:
@@ -100,43 +97,31 @@ def _outputs(wire: GenerateRequest, raw: Raw | None) -> list[Output]:
     return wire.output
 
 
-async def _engine_request(body: Body, outputs: list[Output], limits: MediaLimits) -> GenerationRequest:
+async def _engine_request(body: Body, outputs: list[Output], media: Media) -> GenerationRequest:
     wire = body.request
-    if (wire.input is None) == (wire.messages is None):
-        raise RequestError("Give exactly one of `input` and `messages`.", param="input", code="missing_input")
-    instructions, parts, param = wire.instructions, wire.input or [], "input"
-    if wire.messages is not None:
-        roles = [message.role for message in wire.messages]
-        if roles not in (["user"], ["system", "user"]):
-            raise RequestError(
-                "messages may hold one user message, after one system message or none; longer dialogues are not "
-                "supported yet.",
-                param="messages",
-                code="not_supported",
-            )
-        parts, param = wire.messages[-1].content, f"messages[{len(roles) - 1}].content"
-        if len(roles) == 2:
-            instructions = _system_text(wire)
-    if not parts:
-        raise RequestError(f"{param} is empty; give at least one part.", param=param, code="missing_input")
+    dialogue = await _dialogue(body, media)
     options = wire.decoding.model_dump()
     return GenerationRequest(
-        parts=await read_parts(body, parts, param, limits),
+        parts=dialogue.parts,
         outputs=tuple(output.type for output in outputs),
         task=wire.task,
-        instructions=instructions,
+        instructions=dialogue.instructions,
         decoding=Decoding(**options),
-        edit=await asyncio.to_thread(read_edit, body, limits),
+        history=dialogue.history,
+        edit=await asyncio.to_thread(read_edit, body, media),
+        word_times="word_timestamps" in wire.extras,
     )
 
 
-def _system_text(wire: GenerateRequest) -> str:
-    assert wire.messages is not None
-    texts = [part.text for part in wire.messages[0].content]
-    if wire.instructions is not None or None in texts:
-        message = "Give the instructions once, as text: in `instructions` or in the system message."
-        raise RequestError(message, param="messages[0].content")
-    return "\n".join(text for text in texts if text)
+async def _dialogue(body: Body, media: Media) -> Dialogue:
+    wire = body.request
+    if (wire.input is None) == (wire.messages is None):
+        raise RequestError("Give exactly one of `input` and `messages`.", param="input", code="missing_input")
+    if wire.input is None:
+        return await read_messages(body, media)
+    if not wire.input:
+        raise RequestError("input is empty; give at least one part.", param="input", code="missing_input")
+    return Dialogue(await read_parts(body, wire.input, "input", media), wire.instructions)
 
 
 def _warning(fields: tuple[str, ...]) -> str:

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unmask_engine.edit_paste import in_place
 from unmask_engine.media import write_audio, write_image
-from unmask_engine.request import AudioPart, Generation, ImagePart, Progress, Tokens
-from unmask_server.answer import as_json, new_id, whole_answer
+from unmask_engine.request import AudioPart, Edit, Generation, ImagePart, Progress, Tokens
+from unmask_server.answer import as_json, new_id, timed_words, whole_answer
 from unmask_server.bridge import Event, Finished, Preview, Queued, Spoken, Wants
 from unmask_server.schema import GenerateAnswer, GenerateRequest, ImageAnswer, Output
 from unmask_server.sse import DONE, event
@@ -28,6 +29,7 @@ class Telling:
     outputs: Sequence[Output]  # with their formats; empty where a named task decides
     model: str
     started: float  # the request's time.perf_counter()
+    edit: Edit | None = None
     id: str = field(default_factory=new_id)
     sequence: int = 0
     text: str = ""
@@ -36,11 +38,9 @@ class Telling:
 
     @property
     def wants(self) -> Wants:
-        """What of the making is told. An edit is pasted into its target first, so only its end result can be."""
-        if self.wire.edit is not None:
-            return Wants(progress=True)
+        """What of the making is told. Words and sound of an edit are put into its target first, at the end."""
         every = self.wire.preview.every_steps if self._asks("image") else 0
-        return Wants(progress=True, speech=self._asks("audio"), preview_every=every)
+        return Wants(progress=True, speech=self._asks("audio") and self.edit is None, preview_every=every)
 
     async def frames(self, events: AsyncGenerator[Event], media_slots: asyncio.Semaphore) -> AsyncGenerator[bytes]:
         """The whole stream, from `generation.created` to [DONE]; closing it closes `events`."""
@@ -51,7 +51,7 @@ class Telling:
                     async for frame in self._end(happened, media_slots):
                         yield frame
                 elif isinstance(happened, Preview):
-                    data = await asyncio.to_thread(self._picture, happened.image)
+                    data = await asyncio.to_thread(self._preview, happened.image)
                     yield self._output("image.preview", step=happened.step, data=data)
                 else:
                     for frame in self._made(happened):
@@ -81,10 +81,10 @@ class Telling:
         done = {"steps": progress.steps, "committed": progress.committed, "total": progress.total}
         yield self._event("generation.step", step=step, **done)
         if preview.every_steps:
-            yield self._event("tokens.commit", step=step, **_tokens(progress.commits, preview.confidence))
+            yield self._event("tokens.commit", step=step, **tokens_json(progress.commits, preview.confidence))
             if step % preview.every_steps == 0:
-                yield self._event("tokens.guess", step=step, **_tokens(progress.guesses, preview.confidence))
-        if self._asks("text") and self.wire.edit is None and progress.text is not None:
+                yield self._event("tokens.guess", step=step, **tokens_json(progress.guesses, preview.confidence))
+        if self._asks("text") and self.edit is None and progress.text is not None:
             yield from self._words(progress.text)
 
     def _rest(self, generation: Generation) -> Iterator[bytes]:
@@ -96,7 +96,9 @@ class Telling:
             samples, rate = generation.audio.samples, generation.audio.sample_rate
             yield from self._audio(samples[self.num_samples :], rate)
             duration_s = round(len(samples) / rate, 4)
-            yield self._event("audio.done", duration_s=duration_s, transcript=generation.text)
+            words = {"words": [word.model_dump() for word in timed_words(generation)]}
+            words = words if "word_timestamps" in self.wire.extras else {}
+            yield self._event("audio.done", duration_s=duration_s, transcript=generation.text, **words)
 
     def _whole(self, finished: Finished) -> GenerateAnswer:
         return whole_answer(
@@ -123,6 +125,9 @@ class Telling:
             yield self._output("audio.delta", audio=base64.b64encode(pcm).decode(), format="pcm", sample_rate=rate)
         self.num_samples += len(samples)
 
+    def _preview(self, drawn: ImagePart) -> str:
+        return self._picture(in_place(self.edit, drawn))
+
     def _picture(self, image: ImagePart) -> str:
         format = next((output.format for output in self.outputs if output.type == "image"), None) or "png"
         return base64.b64encode(write_image(image, format)).decode()
@@ -142,8 +147,14 @@ class Telling:
         return frame
 
 
-def _tokens(tokens: Tokens, confidence: bool) -> Mapping[str, Any]:
+def tokens_json(tokens: Tokens, confidence: bool) -> Mapping[str, Any]:
+    """Canvas positions and what stands there."""
     told: dict[str, Any] = {"positions": tokens.positions, "ids": tokens.ids, "texts": tokens.texts}
     if confidence:
-        told["confidence"] = [None if math.isnan(score) else score for score in tokens.confidence]
+        told["confidence"] = [known_confidence(score) for score in tokens.confidence]
     return told
+
+
+def known_confidence(score: float) -> float | None:
+    """None where a token was given."""
+    return None if math.isnan(score) else score

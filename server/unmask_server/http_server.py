@@ -3,19 +3,24 @@
 import asyncio
 import logging
 import os
+from http import HTTPStatus
 from types import FrameType
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from unmask_server.drain import Drain
+from unmask_server.errors import envelope
 from unmask_server.settings import Settings
 
 log = logging.getLogger("unmask")
 
 KEEP_ALIVE_S = 75  # above the idle time of clients' pools, or they reuse connections that are just being closed
+HALF_CLOSED = envelope(
+    400, "The connection was closed for sending before the answer; keep it open until then.", "client_closed"
+)
 CUT_SHORT_S = 1  # to tell those that did not finish in time
 
 
@@ -26,10 +31,13 @@ class Server(uvicorn.Server):
         config = uvicorn.Config(
             app,
             http=_protocol(settings.receive_timeout),
+            ssl_certfile=settings.ssl_certfile or None,
+            ssl_keyfile=settings.ssl_keyfile or None,
             log_config=None,
             access_log=False,  # middleware.py logs requests, with their ids
             timeout_graceful_shutdown=CUT_SHORT_S,
             timeout_keep_alive=KEEP_ALIVE_S,
+            ws_max_size=2 * settings.realtime.max_message_bytes,
             ws_per_message_deflate=False,  # base64 of sound does not shrink
         )
         super().__init__(config)
@@ -73,7 +81,10 @@ class Server(uvicorn.Server):
 
 def _protocol(head_timeout_s: float) -> type[HttpToolsProtocol]:
     class BoundedHead(HttpToolsProtocol):
-        """Closes a connection on which a request's head does not arrive in time; uvicorn itself would wait forever."""
+        """Closes a connection on which a request's head does not arrive in time; uvicorn itself would wait forever.
+
+        And tells who stops sending that it is taken to have left, since nothing says that it has not.
+        """
 
         _due: asyncio.TimerHandle | None = None
 
@@ -90,6 +101,11 @@ def _protocol(head_timeout_s: float) -> type[HttpToolsProtocol]:
             self._head_is_over()
             super().on_headers_complete()
 
+        def eof_received(self) -> None:
+            waits = self.cycle is not None and not self.cycle.response_started
+            if waits and self.scheme == "http":  # TLS has no half
+                self.transport.write(_as_bytes(HALF_CLOSED))
+
         def connection_lost(self, exc: Exception | None) -> None:
             self._head_is_over()
             super().connection_lost(exc)
@@ -100,3 +116,10 @@ def _protocol(head_timeout_s: float) -> type[HttpToolsProtocol]:
                 self._due = None
 
     return BoundedHead
+
+
+def _as_bytes(response: Response) -> bytes:
+    status = HTTPStatus(response.status_code)
+    lines = [b"HTTP/1.1 %d %s" % (status, status.phrase.encode()), b"connection: close"]
+    lines += [name + b": " + value for name, value in response.raw_headers]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + bytes(response.body)

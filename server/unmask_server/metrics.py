@@ -21,9 +21,12 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from unmask_engine.request import Generation, RequestError
+from unmask_engine.request import Generation, GenerationRequest, Progress, RequestError
 from unmask_engine.work import Work
+from unmask_server import tracing
+from unmask_server.engine_client import Admitted, Event, Finished, Preview, Spoken
 from unmask_server.errors import ServerError
+from unmask_server.gpu_memory import GpuMemory
 
 PREFIX = "unmask:"
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
@@ -34,6 +37,7 @@ RATIO = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 5)
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 REJECTIONS = ("overloaded", "not_ready")  # codes of what never got into the queue; other failures came later
 BY_OUTPUT = ("task", "modality")
+FIRSTS = ("text", "audio", "image", "preview")
 GAUGES = {
     "num_requests_waiting": "Requests that wait for their first step.",
     "num_requests_running": "Requests that are decoded.",
@@ -57,12 +61,24 @@ class Metrics:
         self._passes = count("forward_passes", "Forward passes, counted for each answered request.")
         self._queue = measure("request_queue_time_seconds", "Arrival to first step.", SECONDS, *BY_OUTPUT)
         self._first = measure("time_to_first_token_seconds", "Arrival to first output.", SECONDS, *BY_OUTPUT)
+        self._firsts = {
+            name: measure(f"time_to_first_{name}_seconds", f"Arrival to first {name}.", SECONDS, "task")
+            for name in FIRSTS
+        }
         self._total = measure("e2e_request_latency_seconds", "Arrival to answer.", SECONDS, *BY_OUTPUT)
         self._inference = measure("request_inference_time_seconds", "First step to answer.", SECONDS, *BY_OUTPUT)
         self._steps = measure("denoise_steps", "Steps of a request.", STEPS, "task")
         self._step = measure("denoise_step_latency_seconds", "One step of all that take part.", STEP_SECONDS)
         self._tokens = measure("iteration_tokens", "Rows of one forward pass.", TOKENS)
         self._rtf = measure("audio_rtf", "Seconds of inference a second of speech.", RATIO)
+        self._dialogue_first = measure(
+            "realtime_first_audio_seconds", "End of a turn to the reply's first sound.", SECONDS
+        )
+        self._dialogue_rtf = measure("realtime_rtf", "End of a turn to the end of the reply, a second of it.", RATIO)
+        self._underrun = measure(
+            "realtime_underrun_seconds", "Gaps in a reply that is played as it comes.", STEP_SECONDS
+        )
+        self._interruptions = count("realtime_interruptions", "Replies that were cut off.", "reason")
         self._http = count("http_requests", "Responses.", "method", "handler", "status")
         self._http_s = measure("http_request_duration_seconds", "Request to end of response.", SECONDS, "handler")
         Info(PREFIX + "build", "What runs here.", registry=self.registry).info({"version": version})
@@ -71,6 +87,7 @@ class Metrics:
     def show(self, gauges: Callable[[], Mapping[str, float]]) -> None:
         """`gauges` gives the present value of each of GAUGES; called for each scrape."""
         self.registry.register(_Gauges(gauges))
+        self.registry.register(GpuMemory(PREFIX + "gpu_memory_bytes"))
 
     def page(self) -> bytes:
         """In Prometheus' text format."""
@@ -83,6 +100,16 @@ class Metrics:
         self._http.labels(method if method in METHODS else "other", handler, str(status)).inc()
         self._http_s.labels(handler).observe(seconds)
 
+    def spoke(self, first_s: float, rtf: float, underrun_s: float) -> None:
+        """A whole reply in a spoken dialogue."""
+        self._dialogue_first.observe(first_s)
+        self._dialogue_rtf.observe(rtf)
+        self._underrun.observe(underrun_s)
+
+    def interrupted(self, reason: str) -> None:
+        """A reply in a dialogue; the reason is the protocol's."""
+        self._interruptions.labels(reason).inc()
+
     def stepped(self, work: Work, seconds: float) -> None:
         """After a step of the engine, which has done `work` since it was loaded."""
         steps, tokens = work.steps - self._work.steps, work.tokens - self._work.tokens
@@ -92,9 +119,9 @@ class Metrics:
             self._tokens.observe(tokens / steps)
 
     @contextmanager
-    def request(self) -> Iterator["RequestWatch"]:
+    def request(self, request: GenerationRequest) -> Iterator["RequestWatch"]:
         """Around the life of one request in the bridge."""
-        watch = RequestWatch(self)
+        watch = RequestWatch(self, comes_whole=request.edit is not None)
         try:
             yield watch
         except RequestError:
@@ -117,8 +144,7 @@ class Metrics:
     def answered(self, watch: "RequestWatch", generation: Generation) -> None:
         now = time.perf_counter()
         usage, timings, audio = generation.usage, generation.timings, generation.audio
-        made = {"text": generation.text, "audio": audio, "image": generation.image}
-        by_output = (generation.task, "+".join(name for name, part in made.items() if part is not None))
+        by_output = (generation.task, "+".join(made_of(generation)))
         self._success.labels("length" if generation.truncated else "stop", generation.task).inc()
         for counter, tokens in ((self._input, usage.input_tokens), (self._output, usage.output_tokens)):
             for modality, number in tokens.items():
@@ -126,7 +152,10 @@ class Metrics:
         self._passes.inc(usage.forward_passes)
         self._steps.labels(generation.task).observe(usage.steps)
         self._queue.labels(*by_output).observe(watch.queue_s)
-        self._first.labels(*by_output).observe((watch.first_output or now) - watch.began)
+        for name, came_at in watch.came_at.items():
+            self._firsts[name].labels(generation.task).observe(came_at - watch.began)
+        if (first := watch.first_output) is not None:
+            self._first.labels(generation.task, first).observe(watch.came_at[first] - watch.began)
         self._total.labels(*by_output).observe(now - watch.began)
         self._inference.labels(*by_output).observe(now - watch.began - watch.queue_s)
         if audio is not None and len(audio.samples):
@@ -145,21 +174,50 @@ class RequestWatch:
     """What is known of a request so far; the bridge tells it."""
 
     metrics: Metrics
+    comes_whole: bool = False  # an edit is pasted into its target first
     began: float = field(default_factory=time.perf_counter)
     queue_s: float = 0.0
-    first_output: float | None = None
+    came_at: dict[str, float] = field(default_factory=dict)  # the first of each of FIRSTS
     is_finished: bool = False
 
-    def admitted(self, queue_s: float) -> None:
-        self.queue_s = queue_s
+    @property
+    def first_output(self) -> str | None:
+        """The modality that came first; a preview is no part of the answer."""
+        return next((name for name in self.came_at if name != "preview"), None)
 
-    def has_output(self) -> None:
-        if self.first_output is None:
-            self.first_output = time.perf_counter()
+    def saw(self, event: Event) -> None:
+        """Each event, before the reader has it."""
+        if isinstance(event, Admitted):
+            self.queue_s = event.queue_ms / 1e3
+            tracing.note("admitted", queue_s=self.queue_s)
+        elif isinstance(event, Progress) and event.text and not self.comes_whole:
+            self._came("text")
+        elif isinstance(event, Spoken):
+            self._came("audio")
+        elif isinstance(event, Preview):
+            self._came("preview")
+        elif isinstance(event, Finished):
+            self._finished(event.generation)
 
-    def finished(self, generation: Generation) -> None:
+    def _came(self, name: str) -> None:
+        if name in self.came_at:
+            return
+        if self.first_output is None and name != "preview":
+            tracing.note("first_output", modality=name)
+        self.came_at[name] = time.perf_counter()
+
+    def _finished(self, generation: Generation) -> None:
         self.is_finished = True
+        for name in made_of(generation):
+            self.came_at.setdefault(name, time.perf_counter())
+        tracing.note("finished", task=generation.task, steps=generation.usage.steps)
         self.metrics.answered(self, generation)
+
+
+def made_of(generation: Generation) -> list[str]:
+    """The modalities of an answer."""
+    made = {"text": generation.text, "audio": generation.audio, "image": generation.image}
+    return [name for name, part in made.items() if part is not None]
 
 
 class _Gauges(Collector):

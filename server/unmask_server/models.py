@@ -3,13 +3,13 @@
 from starlette.requests import Request
 
 from unmask_engine.request import RequestError
-from unmask_server.bridge import EngineThread
+from unmask_server.engine_client import EngineClient
 from unmask_server.settings import Settings
 
 
 def served_names(request: Request) -> tuple[str, ...]:
     """What the API calls the model; raises ServerError before it is loaded."""
-    bridge: EngineThread = request.app.state.bridge
+    bridge: EngineClient = request.app.state.bridge
     settings: Settings = request.app.state.settings
     own = bridge.engine.name
     return settings.served_names or (own,)

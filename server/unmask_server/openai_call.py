@@ -6,10 +6,9 @@ from typing import TypeVar
 
 from starlette.requests import Request
 
-from unmask_engine.media import MediaLimits
 from unmask_engine.request import Generation, GenerationRequest
-from unmask_server.bridge import EngineThread, Event, Queued, Wants
 from unmask_server.connection import while_connected
+from unmask_server.engine_client import EngineClient, Event, Queued, Wants
 from unmask_server.openai_wire import naming
 from unmask_server.sse import begun
 
@@ -23,14 +22,9 @@ async def in_media_slot(request: Request, work: Callable[[], T]) -> T:
         return await asyncio.to_thread(work)
 
 
-def media_limits(request: Request) -> MediaLimits:
-    limits: MediaLimits = request.app.state.settings.media
-    return limits
-
-
 async def whole(request: Request, work: GenerationRequest, names: Mapping[str, str]) -> Generation:
     """`names` are this endpoint's for the native `input` and `output`."""
-    bridge: EngineThread = request.app.state.bridge
+    bridge: EngineClient = request.app.state.bridge
     with naming(names):
         return (await while_connected(request, bridge.generate(work))).generation
 
@@ -39,7 +33,7 @@ async def followed(
     request: Request, work: GenerationRequest, wants: Wants, names: Mapping[str, str]
 ) -> AsyncGenerator[Event]:
     """The events from Admitted on; what is wrong with the request is raised before there are any."""
-    bridge: EngineThread = request.app.state.bridge
+    bridge: EngineClient = request.app.state.bridge
     with naming(names):
         return await while_connected(request, begun(_since_admission(bridge.stream(work, wants))))
 

@@ -7,14 +7,15 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from unmask_engine.request import GenerationRequest, RequestError
-from unmask_server.body import read_json
-from unmask_server.bridge import Event, Finished
+from unmask_server.body import media_for, read_json
+from unmask_server.dialogue import Dialogue
+from unmask_server.engine_client import Event, Finished
 from unmask_server.models import check_model
-from unmask_server.openai_call import followed, in_media_slot, media_limits, whole
+from unmask_server.openai_call import followed, in_media_slot, whole
 from unmask_server.openai_chat_answer import Reply, completion
 from unmask_server.openai_chat_schema import NEUTRAL, ChatRequest
 from unmask_server.openai_chat_stream import ChatStream
-from unmask_server.openai_dialogue import Dialogue, read_dialogue
+from unmask_server.openai_dialogue import read_dialogue
 from unmask_server.openai_json import template_for
 from unmask_server.openai_voices import check_voice
 from unmask_server.openai_wire import check_logprobs, refuse
@@ -32,10 +33,10 @@ async def chat_completions(request: Request) -> Response:
     model = check_model(wire.model, request)
     _check(wire)
     spoken: SpokenReplies = request.app.state.spoken_replies
-    limits = media_limits(request)
     wanted = wire.response_format
     template = template_for(wanted.type, wanted.json_schema.json_schema, "response_format.json_schema")
-    dialogue = await in_media_slot(request, lambda: read_dialogue(wire.messages, "messages", limits, spoken))
+    media = await media_for(request, (url for message in wire.messages for url in message.urls))
+    dialogue = await in_media_slot(request, lambda: read_dialogue(wire.messages, "messages", media, spoken))
     work = _work(wire, dialogue) if template is None else template.asked(_work(wire, dialogue))
     reply = Reply(
         model=model,

@@ -94,6 +94,7 @@ def usage(generation: Generation) -> dict[str, Any]:
             "rejected_prediction_tokens": 0,
         }
         | _details(made),
+        "steps": generation.usage.steps,  # not OpenAI's: what `steps`, or a deadline, came to
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from unmask_engine.audio_stream import AudioWriter
 from unmask_engine.request import AudioPart, Generation, Progress
-from unmask_server.bridge import Event, Finished, Spoken, Wants
+from unmask_server.engine_client import Event, Finished, Spoken, Wants
 from unmask_server.openai_chat_answer import Reply, finish_reason, image_url, usage
 from unmask_server.openai_text import TextStream
 from unmask_server.sse import DONE, event

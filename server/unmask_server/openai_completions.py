@@ -21,7 +21,7 @@ from unmask_engine.request import (
     TextPart,
 )
 from unmask_server.body import read_json
-from unmask_server.bridge import Event, Finished, Wants
+from unmask_server.engine_client import Event, Finished, Wants
 from unmask_server.models import check_model
 from unmask_server.openai_call import followed, whole
 from unmask_server.openai_chat_answer import finish_reason, usage

@@ -1,22 +1,17 @@
-"""Messages -> the last turn with its media, the turns before it as text, and the instructions.
-
-The prompt takes one image and one recording, in the last turn: those of an earlier turn come along with it, so that a
-question may follow a picture. What does not fit is refused, nothing is left out.
-"""
+"""OpenAI's messages -> the last turn with its media, the turns before it as text, and the instructions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, JsonValue
 
-from unmask_engine.media import MediaLimits
-from unmask_engine.request import AudioPart, ImagePart, Part, RequestError, TextPart, Turn
+from unmask_engine.request import Part, RequestError, TextPart, Turn
+from unmask_server.body import Media
+from unmask_server.dialogue import Dialogue, check_last_role, check_room
 from unmask_server.openai_parts import TEXT, Content, read_part
 from unmask_server.openai_wire import Lenient
-from unmask_server.schema import Name, Text
+from unmask_server.schema import MAX_MESSAGES, Name, Text
 
-MAX_MESSAGES: Final = 1000
 SYSTEM: Final = ("system", "developer")
 DRAWN: Final = "[image]"  # stands for a picture of the assistant's in the dialogue so far
 
@@ -33,26 +28,22 @@ class ChatMessage(Lenient):
     images: list[JsonValue] = Field(default=[])  # likewise
     tool_calls: list[JsonValue] = Field(default=[])
 
+    @property
+    def urls(self) -> tuple[str | None, ...]:
+        """Where media may stand elsewhere."""
+        return tuple(url.url for part in self.content for url in (part.image_url, part.audio_url) if url is not None)
+
 
 Messages = Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
 
 
-@dataclass(frozen=True)
-class Dialogue:
-    parts: tuple[Part, ...]
-    instructions: str | None = None
-    history: tuple[Turn, ...] = ()
-
-
 def read_dialogue(
-    messages: Sequence[ChatMessage], param: str, limits: MediaLimits, transcripts: Mapping[str, str]
+    messages: Sequence[ChatMessage], param: str, media: Media, transcripts: Mapping[str, str]
 ) -> Dialogue:
     """Decodes the media (slow). `transcripts` are those of spoken answers by their id."""
     start = next((i for i, message in enumerate(messages) if message.role not in SYSTEM), len(messages) - 1)
     last = len(messages) - 1
-    if messages[last].role != "user":
-        found = messages[last].role
-        raise RequestError(f"The last message must be the user's, not the {found}'s.", param=f"{param}[{last}].role")
+    check_last_role(messages[last].role, f"{param}[{last}]")
     instructions = [_text_of(message, f"{param}[{i}]", transcripts) for i, message in enumerate(messages[:start])]
     turns = [
         Turn("system" if message.role == "developer" else message.role, text)
@@ -64,8 +55,8 @@ def read_dialogue(
         for j, part in enumerate(turn.content):
             if i == last or part.type not in TEXT:
                 where = f"{param}[{i}].content[{j}]"
-                read = read_part(part, where, limits)
-                _check_room(read, parts, where)
+                read = read_part(part, where, media)
+                check_room(read, parts, where)
                 parts.append(read)
     if any(not isinstance(part, TextPart) for part in parts):  # some clients send an empty text beside a picture
         parts = [part for part in parts if not isinstance(part, TextPart) or part.text.strip()]
@@ -90,10 +81,3 @@ def _transcript(spoken: SpokenReply, param: str, transcripts: Mapping[str, str])
         message = f"The spoken answer {spoken.id!r} is not known any more; send what it said as `content`."
         raise RequestError(message, param=f"{param}.id", code="audio_not_found")
     return transcripts[spoken.id]
-
-
-def _check_room(part: Part, parts: Sequence[Part], param: str) -> None:
-    for kind, name in ((ImagePart, "image"), (AudioPart, "recording")):
-        if isinstance(part, kind) and any(isinstance(other, kind) for other in parts):
-            message = f"A dialogue takes one {name}; say in words what is in the others, or begin a new dialogue."
-            raise RequestError(message, param=param, code="too_many_parts")

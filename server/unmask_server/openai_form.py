@@ -1,4 +1,7 @@
-"""A form as OpenAI's clients send it: files, and the rest as strings; a list's name may end in `[]`."""
+"""A form as OpenAI's clients send it: files, and the rest as strings.
+
+A list's name may end in `[]`; `a[b]` is the entry b of an object a.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +21,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Form:
-    fields: Mapping[str, str | list[str]]  # a list where the name came with [], or more than once
+    fields: Mapping[str, str | list[str] | dict[str, str]]  # a list where the name came with [], or more than once
     files: Mapping[str, list[bytes]]
 
     def read(self, model: type[Model]) -> Model:
@@ -46,7 +49,7 @@ def is_form(request: Request) -> bool:
 
 async def read_form(request: Request, max_bytes: int) -> Form:
     """`max_bytes` bounds a field: a base64 picture is far above the library's own 1 MiB."""
-    fields: dict[str, str | list[str]] = {}
+    fields: dict[str, str | list[str] | dict[str, str]] = {}
     files: dict[str, list[bytes]] = {}
     try:
         async with request.form(max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=max_bytes) as form:
@@ -54,9 +57,13 @@ async def read_form(request: Request, max_bytes: int) -> Form:
                 name = sent.removesuffix("[]")
                 if not isinstance(value, str):
                     files.setdefault(name, []).append(await value.read())
+                elif name.endswith("]") and "[" in name:
+                    whole, _, entry = name.removesuffix("]").partition("[")
+                    entries = fields.get(whole)
+                    fields[whole] = (entries if isinstance(entries, dict) else {}) | {entry: value}
                 elif name in fields or name != sent:
                     earlier = fields.get(name, [])
-                    fields[name] = [*(earlier if isinstance(earlier, list) else [earlier]), value]
+                    fields[name] = [*(earlier if isinstance(earlier, list) else [str(earlier)]), value]
                 else:
                     fields[name] = value
     except HTTPException as error:

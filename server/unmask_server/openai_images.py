@@ -1,6 +1,5 @@
 """`POST /v1/images/generations` and `/v1/images/edits`, as OpenAI has them."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -9,13 +8,11 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from numpy.typing import NDArray
 
-from unmask_engine.choose import choose_preset
 from unmask_engine.media import MediaLimits, read_image, read_mask
-from unmask_engine.preset import Preset
 from unmask_engine.request import Edit, GenerationRequest, ImagePart, RequestError, TextPart
 from unmask_server.body import read_json
-from unmask_server.bridge import EngineThread, Wants
 from unmask_server.connection import while_connected
+from unmask_server.engine_client import EngineClient
 from unmask_server.fan_out import answers, in_turn
 from unmask_server.openai_call import in_media_slot
 from unmask_server.openai_form import Form, read_form
@@ -35,7 +32,7 @@ async def generate_images(request: Request) -> Response:
     wire = await read_json(request, ImageRequest)
     decoding = wire.decoding(wire.max_tokens)
     work = GenerationRequest((TextPart(wire.prompt),), ("image",), wire.task, decoding=decoding)
-    return await _deliver(request, Pictures(wire, "image_generation"), work)
+    return await _deliver(request, Pictures(wire), work)
 
 
 @router.post("/v1/images/edits", response_model=None)
@@ -47,16 +44,14 @@ async def edit_images(request: Request) -> Response:
     target, mask = await in_media_slot(request, lambda: _read_target(form, settings.media))
     decoding, edit = wire.decoding(wire.max_tokens), Edit(target, mask)
     work = GenerationRequest((TextPart(wire.prompt),), ("image",), wire.task, decoding=decoding, edit=edit)
-    height, width = mask.shape
-    return await _deliver(request, Pictures(wire, "image_edit", (width, height)), work)
+    return await _deliver(request, Pictures(wire, edit), work)
 
 
 async def _deliver(request: Request, pictures: Pictures, work: GenerationRequest) -> Response:
-    bridge: EngineThread = request.app.state.bridge
+    bridge: EngineClient = request.app.state.bridge
     works = _variations(work, pictures.wire.n)
     if pictures.wire.stream:
-        wants = Wants(preview_every=_preview_every(bridge.engine.bundle.presets, work, pictures.wire.partial_images))
-        frames = pictures.frames(in_turn(bridge, works, wants, NAMES))
+        frames = pictures.frames(in_turn(bridge, works, pictures.wants, NAMES))
         return sse_response(await while_connected(request, begun(frames)))
     made = await while_connected(request, answers(bridge, works, NAMES))
     return JSONResponse(await in_media_slot(request, lambda: pictures.whole(made)))
@@ -81,13 +76,3 @@ def _variations(work: GenerationRequest, n: int) -> list[GenerationRequest]:
         for i in range(1, n)
     )
     return [work, *(replace(work, decoding=decoding) for decoding in others)]
-
-
-def _preview_every(presets: Sequence[Preset], work: GenerationRequest, partial_images: int) -> int:
-    """Steps between previews, so that they divide the whole evenly; 0 for none."""
-    if not partial_images or work.edit is not None:  # what an edit keeps is put back at the end
-        return 0
-    preset = choose_preset(presets, work)
-    canvas = preset.canvas.length(0, 0, 0)  # of a picture it is fixed
-    steps = min(work.decoding.steps or preset.steps.steps(canvas), canvas)
-    return max(1, steps // (partial_images + 1))

@@ -1,10 +1,8 @@
 """JSON to a schema: its skeleton is given, the model fills in the values. Keys are never generated.
 
-Each value is a gap of as many tokens as its type should need. What is written there is read as leniently as possible;
-where it is no value of the type at all, the answer fails.
+The items that an array must have are part of the skeleton; of scalars the model may write some more.
 """
 
-import difflib
 import json
 import re
 from collections.abc import AsyncGenerator, Iterator, Mapping
@@ -12,49 +10,29 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
 from unmask_engine.request import Edit, Generation, GenerationRequest, Progress, RequestError, TextPart
-from unmask_server.bridge import Event, Finished
-from unmask_server.errors import ServerError
+from unmask_server.engine_client import Event, Finished
+from unmask_server.openai_json_values import Choice, Gap, Given, Rest
 
 MAX_DEPTH: Final = 8
-TOKENS: Final = {"string": 16, "number": 6, "integer": 4, "boolean": 2, "enum": 8}
 MAX_NODES: Final = 256
-STRUCTURE: Final = ("type", "properties", "required", "additionalProperties", "enum", "const", "$ref", "$defs")
+MORE_ITEMS: Final = 8  # of an array, than it must have
+STRUCTURE: Final = (
+    *("type", "properties", "required", "additionalProperties", "items", "minItems", "maxItems"),
+    *("enum", "const", "anyOf", "$ref", "$defs"),
+)
+KINDS: Final = ("type", "properties", "items", "enum", "const")  # what may not stand beside anyOf
 COMMENT: Final = ("$schema", "title", "description", "default", "examples")
-NUMBER: Final = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d{1,2})?")
-INTEGER: Final = re.compile(r"-?(?:0|[1-9]\d*)")
 
 
 @dataclass(frozen=True)
-class Gap:
-    kind: str  # of TOKENS
-    name: str  # the path to it
-    options: tuple[Any, ...] = ()  # of an enum
+class Items:
+    """Of an array."""
 
-    def read(self, text: str) -> Any:
-        """The value that was written; raises ServerError where there is none."""
-        text = text.strip()
-        if self.kind == "string":
-            return _string(text)
-        if self.kind == "number" and (found := NUMBER.search(text)):
-            return json.loads(found[0])
-        if self.kind == "integer" and (found := INTEGER.search(text)):
-            return int(found[0])
-        if self.kind == "boolean" and (found := re.search("true|false", text.lower())):
-            return found[0] == "true"
-        if self.kind == "enum":
-            by_name = {str(option): option for option in self.options}
-            if names := difflib.get_close_matches(_string(text), by_name, 1):
-                return by_name[names[0]]
-        message = f"The model wrote no {self.kind} for {self.name}; ask again, with another seed or more steps."
-        raise ServerError(500, message, "invalid_output", {"x-should-retry": "false"})
+    first: tuple["Node", ...]
+    rest: Rest | None = None
 
 
-@dataclass(frozen=True)
-class Given:
-    value: Any
-
-
-Node: TypeAlias = "Gap | Given | dict[str, Node]"
+Node: TypeAlias = "Gap | Choice | Given | Items | dict[str, Node]"
 
 
 def template_for(type: str, schema: Mapping[str, Any] | None, param: str) -> "JsonTemplate | None":
@@ -115,7 +93,15 @@ class JsonTemplate:
             if not isinstance(options, list) or not options or any(isinstance(x, list | dict) for x in options):
                 raise _unsupported("must list scalars in enum", param)
             return Gap("enum", param, tuple(options))
+        if "anyOf" in schema:
+            if beside := sorted(schema.keys() & KINDS):
+                raise _unsupported(f"has {beside[0]} beside anyOf, which is not supported", param)
+            return self._any_of(schema["anyOf"], f"{param}.anyOf", depth)
         kind = schema.get("type")
+        if isinstance(kind, list):
+            return self._any_of([{**schema, "type": one} for one in kind], f"{param}.type", depth)
+        if kind == "array":
+            return self._array(schema, param, depth)
         if kind == "object":
             properties = schema.get("properties", {})
             if not isinstance(properties, Mapping):
@@ -127,9 +113,46 @@ class JsonTemplate:
             return Given(None)
         if kind not in ("string", "number", "integer", "boolean"):
             raise _unsupported(
-                f"has the type {kind!r}; there are object, string, number, integer, boolean, null", param
+                f"has the type {kind!r}; there are object, array, string, number, integer, boolean, null", param
             )
         return Gap(kind, param)
+
+    def _any_of(self, schemas: Any, param: str, depth: int) -> Node:
+        """Scalars are the model's choice. What has a skeleton must be the only one, null aside, and is always given."""
+        if not isinstance(schemas, list) or not schemas:
+            raise _unsupported("must list what there is to choose from", param)
+        built = [self._build(inner, f"{param}.{i}", depth + 1) for i, inner in enumerate(schemas)]
+        gaps: list[Gap] = []
+        for node in built:
+            if isinstance(node, Gap | Choice):
+                gaps += node.options if isinstance(node, Choice) else [node]
+            elif isinstance(node, Given) and not isinstance(node.value, list | dict):
+                gaps.append(Gap("enum", param, (node.value,)))
+            elif any(other != Given(None) for other in built if other is not node):
+                raise _unsupported("has an object or an array beside others; only null may be beside it", param)
+            else:
+                return node
+        return built[0] if len(built) == 1 else Choice(param, tuple(gaps))
+
+    def _array(self, schema: Mapping[str, Any], param: str, depth: int) -> Items:
+        least, most = schema.get("minItems", 0), schema.get("maxItems")
+        if not _is_count(least) or not (most is None or (_is_count(most) and most >= least)):
+            raise _unsupported("must have numbers in minItems and maxItems, the latter no less", param)
+        if "items" not in schema:
+            raise _unsupported("must say in items what they are", param)
+        before = self._num_nodes
+        item = self._build(schema["items"], f"{param}.items", depth + 1)
+        if isinstance(item, Gap | Choice):
+            number, more = least, MORE_ITEMS if most is None else min(most - least, MORE_ITEMS)
+            rest = Rest(item, more) if more else None
+        elif most is None:
+            raise _unsupported("needs maxItems, the number of items that it will have: they are no scalars", param)
+        else:
+            number, rest = most, None
+        self._num_nodes += number * (self._num_nodes - before)
+        if self._num_nodes > MAX_NODES:
+            raise _unsupported(f"has too many items: an answer has up to {MAX_NODES} values", param)
+        return Items((item,) * number, rest)
 
     def _resolved(self, ref: Any, param: str) -> Any:
         """Only what the schema itself defines: `#/$defs/Name`."""
@@ -140,32 +163,31 @@ class JsonTemplate:
         return definitions[name]
 
 
-def _render(node: Node, *, gaps: bool = True) -> str:
-    if isinstance(node, Gap):
-        return f"[MASK:{TOKENS[node.kind]}]" if gaps else ""
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _render(node: "Node | Rest", *, gaps: bool = True) -> str:
+    if isinstance(node, Gap | Choice | Rest):
+        return f"[MASK:{node.tokens}]" if gaps else ""
     if isinstance(node, Given):
         return json.dumps(node.value, ensure_ascii=False)
+    if isinstance(node, Items):
+        items: list[Node | Rest] = [*node.first, *([node.rest] if node.rest is not None else [])]
+        return "[" + ", ".join(_render(item, gaps=gaps) for item in items) + "]"
     inner = (f"{json.dumps(key, ensure_ascii=False)}: {_render(value, gaps=gaps)}" for key, value in node.items())
     return "{" + ", ".join(inner) + "}"
 
 
 def _filled(node: Node, texts: Iterator[str]) -> Any:
-    if isinstance(node, Gap):
+    if isinstance(node, Gap | Choice):
         return node.read(next(texts))
+    if isinstance(node, Items):
+        first = [_filled(item, texts) for item in node.first]
+        return first if node.rest is None else first + node.rest.read(next(texts))
     if isinstance(node, Given):
         return node.value
     return {key: _filled(value, texts) for key, value in node.items()}
-
-
-def _string(text: str) -> str:
-    """A JSON string, whatever follows it; else the text up to a quote."""
-    if text.startswith('"'):
-        try:
-            found: str = json.JSONDecoder().raw_decode(text)[0]
-            return found.encode(errors="replace").decode()  # an escape may be half a character
-        except ValueError:
-            text = text[1:]
-    return re.split(r'["\n]', text, maxsplit=1)[0].strip()
 
 
 def _unsupported(what: str, param: str) -> RequestError:

@@ -6,11 +6,11 @@ A form's fields are strings, so types are not strict here.
 import re
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator
 
 from unmask_server.openai_parts import InputAudio
 from unmask_server.openai_wire import OpenAIRequest
-from unmask_server.schema import MAX_PARTS, Integer, Name, Text
+from unmask_server.schema import MAX_PARTS, Integer, Name, Preview, Text
 
 MAX_CHARACTERS: Final = 4096  # of a text to speak, as OpenAI's
 
@@ -56,6 +56,14 @@ def _checked_size(size: str) -> str:
     return size
 
 
+def _with_numbers(preview: Any) -> Any:
+    """A form's fields are strings; the native type takes none for a number."""
+    if not isinstance(preview, dict):
+        return preview
+    is_number = {key: isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value) for key, value in preview.items()}
+    return {key: int(value) if is_number[key] else value for key, value in preview.items()}
+
+
 class ImageRequest(MediaRequest):
     """`quality`, `style` and `moderation` are accepted and have no effect; `steps` is what trades quality for time."""
 
@@ -68,3 +76,11 @@ class ImageRequest(MediaRequest):
     background: Literal["auto", "opaque", "transparent"] = "auto"
     quality: Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] = "auto"
     partial_images: int = Field(default=0, ge=0, le=3)
+    preview: Annotated[Preview, BeforeValidator(_with_numbers, json_schema_input_type=Preview)] = Preview()
+
+    @field_validator("preview")
+    @classmethod
+    def _has_previews(cls, preview: Preview) -> Preview:
+        if preview.confidence:
+            raise ValueError("confidence comes with the tokens of /v1/generate; leave it out")
+        return preview

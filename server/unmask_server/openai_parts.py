@@ -4,9 +4,8 @@ from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import BeforeValidator, Field
 
-from unmask_engine.media import MediaLimits, read_audio, read_image
 from unmask_engine.request import Part, RequestError, TextPart
-from unmask_server.body import decode_base64
+from unmask_server.body import Media
 from unmask_server.openai_wire import Lenient
 from unmask_server.schema import MAX_PARTS, Name, Text
 
@@ -51,34 +50,34 @@ Content = Annotated[
 ]
 
 
-def read_part(part: ContentPart, param: str, limits: MediaLimits) -> Part:
+def read_part(part: ContentPart, param: str, media: Media) -> Part:
     """Decodes the part at `param`; slow for media."""
     if part.type in TEXT:
         text = part.refusal if part.type == "refusal" else part.text
         return TextPart(_there(text, f"{param}.{'refusal' if part.type == 'refusal' else 'text'}"))
     if part.type in IMAGE:
         param = f"{param}.image_url"
-        return read_image(decode_base64(_there(part.image_url, param).url, param), limits, param=param)
+        return media.image(_there(part.image_url, param).url, param)
     if part.type == "input_audio":
         param = f"{param}.input_audio"
-        return read_audio(decode_base64(_there(part.input_audio, param).data, param), limits, param=param)
+        return media.audio(_there(part.input_audio, param).data, param)
     if part.type == "audio_url":
         param = f"{param}.audio_url"
-        return read_audio(decode_base64(_there(part.audio_url, param).url, param), limits, param=param)
+        return media.audio(_there(part.audio_url, param).url, param)
     if part.type in FILE:
-        return _read_file(part, param, limits)
+        return _read_file(part, param, media)
     known = ", ".join((*TEXT, *IMAGE, *AUDIO, *FILE))
     raise RequestError(f"There is no content of type {part.type!r} here; there are: {known}.", param=f"{param}.type")
 
 
-def _read_file(part: ContentPart, param: str, limits: MediaLimits) -> Part:
+def _read_file(part: ContentPart, param: str, media: Media) -> Part:
     data = part.file.file_data if part.file is not None else part.file_data
     param = f"{param}.file.file_data" if part.type == "file" else f"{param}.file_data"
     url = _there(data, param)
     if url.startswith("data:image/"):
-        return read_image(decode_base64(url, param), limits, param=param)
+        return media.image(url, param)
     if url.startswith("data:audio/"):
-        return read_audio(decode_base64(url, param), limits, param=param)
+        return media.audio(url, param)
     message = f"{param} must be a data: URL of an image or a recording."
     raise RequestError(message, param=param, code="unsupported_media")
 

@@ -2,18 +2,20 @@
 
 import asyncio
 import base64
+import math
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 
+from unmask_engine.edit_paste import in_place
 from unmask_engine.media import write_image
-from unmask_engine.request import Generation, ImagePart, RequestError
+from unmask_engine.request import Edit, Generation, ImagePart, RequestError
 from unmask_server.answer import MIME
-from unmask_server.bridge import Event, Finished, Preview
+from unmask_server.engine_client import Event, Finished, Preview, Wants
 from unmask_server.openai_media_schema import ImageRequest
 from unmask_server.sse import event
 
@@ -26,13 +28,13 @@ class Pictures:
     """How the pictures of one request are delivered; raises RequestError for what cannot be."""
 
     wire: ImageRequest
-    kind: Literal["image_generation", "image_edit"]
-    shape: tuple[int, int] = (1, 1)  # width and height to which a size must be proportional
+    edit: Edit | None = None  # what the pictures are put into
 
     def __post_init__(self) -> None:
         wire = self.wire
-        if self.size is not None and self.size[0] * self.shape[1] != self.size[1] * self.shape[0]:
-            ratio = ":".join(map(str, self.shape))
+        width, height = self._shape
+        if self.size is not None and self.size[0] * height != self.size[1] * width:
+            ratio = f"{width}:{height}"
             message = f"size {wire.size} would distort a picture of {ratio}; ask for a size in proportion, or auto."
             raise RequestError(message, param="size", code="size_not_supported")
         if self.size is not None and max(self.size) > MAX_SIDE:
@@ -47,6 +49,13 @@ class Pictures:
         if wire.partial_images and not wire.stream:
             message = "partial_images come in a stream; set `stream`, or leave them out."
             raise RequestError(message, param="partial_images", code="parameter_without_effect")
+        if wire.preview.every_steps and (not wire.stream or wire.partial_images):
+            message = "preview goes with `stream`, and in place of `partial_images`."
+            raise RequestError(message, param="preview", code="parameter_without_effect")
+
+    @property
+    def wants(self) -> Wants:
+        return Wants(num_previews=self.wire.partial_images, preview_every=self.wire.preview.every_steps)
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -68,12 +77,13 @@ class Pictures:
         }
 
     async def frames(self, events: AsyncGenerator[Event]) -> AsyncGenerator[bytes]:
-        """Up to `partial_images` previews of a picture and then itself, one picture after the other."""
-        shown = 0
+        """Previews of a picture, up to `partial_images` where those are asked for, and then itself; one by one."""
+        shown, most = 0, self.wire.partial_images or math.inf
         async with aclosing(events):
             async for happened in events:
-                if isinstance(happened, Preview) and shown < self.wire.partial_images:
-                    data = await self._event("partial_image", happened.image)
+                if isinstance(happened, Preview) and shown < most:
+                    image = await asyncio.to_thread(in_place, self.edit, happened.image)
+                    data = await self._event("partial_image", image)
                     yield event({**data, "partial_image_index": shown})
                     shown += 1
                 elif isinstance(happened, Finished):
@@ -81,9 +91,18 @@ class Pictures:
                     yield event({**data, "usage": _usage([happened.generation])})
                     shown = 0
 
+    @property
+    def _shape(self) -> tuple[int, int]:
+        """Width and height to which a size must be proportional."""
+        if self.edit is None:
+            return 1, 1
+        assert self.edit.mask is not None  # a picture is edited
+        height, width = self.edit.mask.shape
+        return width, height
+
     async def _event(self, name: str, image: ImagePart) -> dict[str, Any]:
         return {
-            "type": f"{self.kind}.{name}",
+            "type": f"{'image_generation' if self.edit is None else 'image_edit'}.{name}",
             "b64_json": await asyncio.to_thread(self._encode, image),
             "created_at": int(time.time()),
             **self._about(image),
@@ -130,4 +149,5 @@ def _usage(made: Sequence[Generation]) -> dict[str, Any]:
         "output_tokens": output,
         "output_tokens_details": {"text_tokens": 0, "image_tokens": output},
         "total_tokens": text + image + output,
+        "steps": sum(one.usage.steps for one in made),  # not OpenAI's, as in chats
     }

@@ -6,11 +6,12 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from unmask_engine.request import GenerationRequest, RequestError
-from unmask_server.body import read_json
-from unmask_server.bridge import Wants
+from unmask_server.body import media_for, read_json
+from unmask_server.dialogue import Dialogue
+from unmask_server.engine_client import Wants
 from unmask_server.models import check_model
-from unmask_server.openai_call import followed, in_media_slot, media_limits, whole
-from unmask_server.openai_dialogue import Dialogue, read_dialogue
+from unmask_server.openai_call import followed, in_media_slot, whole
+from unmask_server.openai_dialogue import read_dialogue
 from unmask_server.openai_json import template_for
 from unmask_server.openai_responses_answer import Told
 from unmask_server.openai_responses_schema import NEUTRAL, ResponsesRequest
@@ -28,9 +29,9 @@ async def responses(request: Request) -> Response:
     wire = await read_json(request, ResponsesRequest)
     told = Told(wire, check_model(wire.model, request))
     _check(wire)
-    limits = media_limits(request)
     template = template_for(wire.text.format.type, wire.text.format.json_schema, "text.format")
-    dialogue = await in_media_slot(request, lambda: read_dialogue(wire.input, "input", limits, {}))
+    media = await media_for(request, (url for message in wire.input for url in message.urls))
+    dialogue = await in_media_slot(request, lambda: read_dialogue(wire.input, "input", media, {}))
     work = _work(wire, dialogue) if template is None else template.asked(_work(wire, dialogue))
     if wire.stream:
         events = await followed(request, work, Wants(progress=True), NAMES)

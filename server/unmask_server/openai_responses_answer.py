@@ -89,4 +89,5 @@ def _usage(generation: Generation) -> dict[str, Any]:
         "output_tokens": num_made,
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": num_given + num_made,
+        "steps": generation.usage.steps,  # not OpenAI's
     }

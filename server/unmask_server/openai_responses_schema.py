@@ -4,9 +4,9 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field
 
-from unmask_server.openai_dialogue import MAX_MESSAGES, ChatMessage
+from unmask_server.openai_dialogue import ChatMessage
 from unmask_server.openai_wire import JsonSchema, Lenient, OpenAIRequest, TopLogprobs
-from unmask_server.schema import MAX_PARTS, Integer, Name, Text
+from unmask_server.schema import MAX_MESSAGES, MAX_PARTS, Integer, Name, Text
 
 NEUTRAL: Final[dict[str, tuple[Any, ...]]] = {  # fields that would change the result, and what asks for nothing
     "background": (False,),

@@ -5,7 +5,7 @@ from contextlib import aclosing
 from typing import Any
 
 from unmask_engine.request import Generation, Progress
-from unmask_server.bridge import Event, Finished
+from unmask_server.engine_client import Event, Finished
 from unmask_server.openai_responses_answer import Told, status
 from unmask_server.openai_text import TextStream
 from unmask_server.sse import event

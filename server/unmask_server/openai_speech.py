@@ -8,12 +8,14 @@ import base64
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Literal
 
 from fastapi import APIRouter, Request, Response
 
 from unmask_engine.audio_stream import AudioWriter
 from unmask_engine.media import AudioFormat
 from unmask_engine.request import AudioPart, GenerationRequest, RequestError, TextPart, Usage
+from unmask_server import aac
 from unmask_server.answer import MIME
 from unmask_server.body import read_json
 from unmask_server.bridge import EngineThread, Event, Finished, Spoken, Wants
@@ -33,6 +35,7 @@ class Spent:
 
     input_tokens: int
     output_tokens: int
+    steps: int
 
 
 @router.post("/v1/audio/speech", response_model=None)
@@ -41,7 +44,7 @@ async def speak(request: Request) -> Response:
     bridge: EngineThread = request.app.state.bridge
     wire = await read_json(request, SpeechRequest)
     format = _format(wire)
-    pieces = clauses(wire.input)
+    pieces = clauses(wire.input, _piece_words(bridge, wire.task))
     if not pieces:
         raise RequestError("input holds nothing to say.", param="input", code="text_empty")
     decoding = wire.decoding(wire.max_tokens)
@@ -50,13 +53,23 @@ async def speak(request: Request) -> Response:
     sound = await while_connected(request, begun(spoken))
     if wire.stream_format == "sse":
         return sse_response(_frames(sound))
-    return ClosingStream(_bytes(sound), media_type=MIME[format])
+    return ClosingStream(_bytes(sound), media_type=aac.MIME if format == "aac" else MIME[format])
 
 
-def _format(wire: SpeechRequest) -> AudioFormat:
+def _piece_words(bridge: EngineThread, task: str) -> int | None:
+    """Of the preset that speaks; whether there is one is the engine's business."""
+    for preset in bridge.engine.bundle.presets:
+        if preset.task == task or (task == "auto" and (preset.inputs, preset.outputs) == (("text",), ("audio",))):
+            return preset.piece_words
+    return None
+
+
+def _format(wire: SpeechRequest) -> AudioFormat | Literal["aac"]:
     """Raises RequestError for what would have to sound otherwise than it can."""
-    if wire.response_format == "aac":
-        message = "aac is not written here; ask for mp3, opus, flac, wav or pcm."
+    if wire.response_format == "aac" and not aac.is_there():
+        message = (
+            "aac needs the extra `aac` on this server (pip install 'unmask[aac]'); ask for mp3, opus, flac or wav."
+        )
         raise RequestError(message, param="response_format", code="unsupported_format")
     check_voice(wire.voice, "voice")
     if wire.speed != 1.0:
@@ -65,10 +78,13 @@ def _format(wire: SpeechRequest) -> AudioFormat:
     return wire.response_format
 
 
-async def _written(events: AsyncGenerator[Event], format: AudioFormat) -> AsyncGenerator[bytes | Spent]:
+async def _written(
+    events: AsyncGenerator[Event], format: AudioFormat | Literal["aac"]
+) -> AsyncGenerator[bytes | Spent]:
     told = 0  # samples of the piece that is being spoken
     usages: list[Usage] = []
-    with AudioWriter(format) as writer:
+    file: AudioWriter | aac.AacWriter = aac.AacWriter() if format == "aac" else AudioWriter(format)
+    with file as writer:
         async with aclosing(events):
             async for happened in events:
                 if isinstance(happened, Spoken):
@@ -86,6 +102,7 @@ async def _written(events: AsyncGenerator[Event], format: AudioFormat) -> AsyncG
     yield Spent(
         input_tokens=sum(sum(usage.input_tokens.values()) for usage in usages),
         output_tokens=sum(sum(usage.output_tokens.values()) for usage in usages),
+        steps=sum(usage.steps for usage in usages),
     )
 
 
@@ -102,6 +119,6 @@ async def _frames(sound: AsyncGenerator[bytes | Spent]) -> AsyncGenerator[bytes]
             if isinstance(item, Spent):
                 usage = {"input_tokens": item.input_tokens, "output_tokens": item.output_tokens}
                 usage["total_tokens"] = sum(usage.values())
-                yield event({"type": "speech.audio.done", "usage": usage})
+                yield event({"type": "speech.audio.done", "usage": usage | {"steps": item.steps}})
             elif item:
                 yield event({"type": "speech.audio.delta", "audio": base64.b64encode(item).decode()})

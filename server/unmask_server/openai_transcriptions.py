@@ -7,6 +7,7 @@ import math
 import zlib
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from itertools import accumulate
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
@@ -16,8 +17,8 @@ from unmask_engine.media import read_audio
 from unmask_engine.request import Generation, GenerationRequest, Progress, RequestError
 from unmask_engine.utterances import Utterance, utterances
 from unmask_server.body import decode_base64, read_json
-from unmask_server.bridge import EngineThread, Event, Finished, Wants
 from unmask_server.connection import while_connected
+from unmask_server.engine_client import EngineClient, Event, Finished, Wants
 from unmask_server.fan_out import answers, in_turn
 from unmask_server.openai_call import in_media_slot
 from unmask_server.openai_form import is_form, read_form
@@ -44,15 +45,19 @@ async def translate(request: Request) -> Response:
 
 
 async def _answer(request: Request, task: Literal["transcribe", "translate"]) -> Response:
-    bridge: EngineThread = request.app.state.bridge
+    bridge: EngineClient = request.app.state.bridge
     settings: Settings = request.app.state.settings
     wire, data, param = await _read(request, settings.max_body_bytes)
     _refuse_unsupported(wire)
     check_logprobs(wire, bool(wire.include))
     said = await in_media_slot(request, lambda: utterances(read_audio(data, settings.media, param=param)))
     decoding = wire.decoding(wire.max_tokens)
-    works = [GenerationRequest((part.audio,), ("text",), wire.task, decoding=decoding) for part in said]
-    names = {"input": param}
+    word_times = "word" in wire.timestamp_granularities
+    works = [
+        GenerationRequest((part.audio,), ("text",), wire.task, decoding=decoding, word_times=word_times)
+        for part in said
+    ]
+    names = {"input": param, "return": "timestamp_granularities"}
     if wire.stream:
         frames = _frames(in_turn(bridge, works, Wants(progress=True), names), wire)
         return sse_response(await while_connected(request, begun(frames)))
@@ -60,7 +65,8 @@ async def _answer(request: Request, task: Literal["transcribe", "translate"]) ->
     if wire.response_format == "json":
         return JSONResponse(_whole(heard, wire))
     if wire.response_format == "verbose_json":
-        return JSONResponse(_verbose(said, heard, task, wire.temperature))
+        words = {"words": _words(said, heard)} if word_times else {}
+        return JSONResponse(_verbose(said, heard, task, wire.temperature) | words)
     if wire.response_format == "text":
         return PlainTextResponse(_joined(heard) + "\n")
     segments = [Segment(_text(one), part.start, part.end) for part, one in zip(said, heard, strict=True) if _text(one)]
@@ -82,8 +88,8 @@ async def _read(request: Request, max_bytes: int) -> tuple[TranscriptionRequest,
 def _refuse_unsupported(wire: TranscriptionRequest) -> None:
     refused = {
         "timestamp_granularities": (
-            "word" in wire.timestamp_granularities,
-            "this model does not know when each word was said; ask for segments",
+            "word" in wire.timestamp_granularities and wire.response_format != "verbose_json",
+            "words come with verbose_json; ask for that, or for segments",
         ),
         "include": (
             bool(wire.include) and wire.response_format != "json",
@@ -144,7 +150,13 @@ def _usage(heard: Sequence[Generation]) -> dict[str, Any]:
         "input_token_details": {"text_tokens": text, "audio_tokens": audio},
         "output_tokens": output,
         "total_tokens": audio + text + output,
+        "steps": _steps(heard),
     }
+
+
+def _steps(heard: Sequence[Generation]) -> int:
+    """Not OpenAI's, as in chats; of all utterances."""
+    return sum(one.usage.steps for one in heard)
 
 
 def _verbose(said: Sequence[Utterance], heard: Sequence[Generation], task: str, temperature: float) -> dict[str, Any]:
@@ -155,8 +167,19 @@ def _verbose(said: Sequence[Utterance], heard: Sequence[Generation], task: str, 
         "duration": round(duration, 3),
         "text": _joined(heard),
         "segments": [_segment(i, *pair, temperature) for i, pair in enumerate(zip(said, heard, strict=True))],
-        "usage": {"type": "duration", "seconds": math.ceil(duration)},
+        "usage": {"type": "duration", "seconds": math.ceil(duration), "steps": _steps(heard)},
     }
+
+
+def _words(said: Sequence[Utterance], heard: Sequence[Generation]) -> list[dict[str, Any]]:
+    """Seconds of the whole recording, which the utterances put together are."""
+    lengths = [len(part.audio.samples) / part.audio.sample_rate for part in said]
+    starts = [0.0, *accumulate(lengths)]
+    return [
+        {"word": word.text, "start": round(start + word.start, 3), "end": round(start + word.end, 3)}
+        for start, one in zip(starts, heard, strict=False)
+        for word in one.words
+    ]
 
 
 def _segment(index: int, part: Utterance, one: Generation, temperature: float) -> dict[str, Any]:

@@ -4,10 +4,10 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from unmask_engine.request import MAX_CANVAS_TOKENS, Decoding, RequestError
-from unmask_server.schema import DecodingOptions, Integer, Name
+from unmask_server.schema import DecodingOptions, Integer, Name, Preview
 
 MAX_STOPS: Final = 4
 
@@ -42,6 +42,14 @@ class OpenAIRequest(Lenient, DecodingOptions):
     task: Name = "auto"
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
+    preview: Preview = Preview()  # of /v1/generate too; it changes what a stream holds, so it is not ignored
+
+    @field_validator("preview")
+    @classmethod
+    def _has_previews(cls, preview: Preview) -> Preview:
+        if preview != Preview():
+            raise ValueError("previews come with the streams of /v1/generate and of /v1/images; leave it out")
+        return preview
 
     def decoding(self, max_tokens: int | None) -> Decoding:
         """`max_tokens` is an upper bound here, so one that is longer than any canvas is no mistake."""

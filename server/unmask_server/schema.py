@@ -15,6 +15,7 @@ class Strict(BaseModel):
 
 
 MAX_PARTS = 64  # entries of a list; a body of the allowed size could hold a million, seconds of work for the event loop
+MAX_MESSAGES = 1000  # of a dialogue
 
 Name = Annotated[str, Field(max_length=200)]
 # What no prompt can hold, refused before it is tokenised.
@@ -95,10 +96,14 @@ def _as_outputs(value: Any) -> Any:
     return [{"type": item} if isinstance(item, str) else item for item in _bounded(value)]
 
 
-def _bounded(value: Any) -> Any:
-    if isinstance(value, list) and len(value) > MAX_PARTS:
-        raise ValueError(f"at most {MAX_PARTS} entries are allowed, not {len(value):,}")
+def _bounded(value: Any, limit: int = MAX_PARTS) -> Any:
+    if isinstance(value, list) and len(value) > limit:
+        raise ValueError(f"at most {limit} entries are allowed, not {len(value):,}")
     return value
+
+
+def _bounded_messages(value: Any) -> Any:
+    return _bounded(value, MAX_MESSAGES)
 
 
 Parts = Annotated[list[Part], BeforeValidator(_as_parts, json_schema_input_type=str | list[Part])]
@@ -117,11 +122,22 @@ def _as_image(value: Any) -> Any:
 
 
 class EditSpan(Strict):
-    """Seconds of the target to be said anew; `text` is what is to be heard there, a part of the input."""
+    """What of the target is to be said anew, from `start` to `end` in seconds or as `words` of its transcript.
 
-    start: float
-    end: float
+    `text` is what is to be heard there, a part of the input.
+    """
+
+    start: float | None = None
+    end: float | None = None
+    words: Text | None = None
     text: Text | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "EditSpan":
+        given = [name for name in ("start", "end", "words") if getattr(self, name) is not None]
+        if given not in (["start", "end"], ["words"]):
+            raise ValueError("a span takes `start` and `end`, or `words`")
+        return self
 
 
 class EditOptions(Strict):
@@ -130,6 +146,7 @@ class EditOptions(Strict):
     target: Part
     mask: Annotated[Part, BeforeValidator(_as_image, json_schema_input_type=str | Part)] | None = None
     spans: Annotated[list[EditSpan], BeforeValidator(_bounded)] = []
+    transcript: Text | None = None
 
     @model_validator(mode="after")
     def _mask_is_an_image(self) -> "EditOptions":
@@ -147,7 +164,7 @@ class GenerateRequest(BaseModel):
     task: Name = "auto"
     instructions: Text | None = None
     input: Parts | None = None
-    messages: Annotated[list[Message], BeforeValidator(_bounded)] | None = None
+    messages: Annotated[list[Message], BeforeValidator(_bounded_messages)] | None = None
     output: Outputs | None = None
     decoding: DecodingOptions = DecodingOptions()
     edit: EditOptions | None = None
@@ -160,9 +177,14 @@ class GenerateRequest(BaseModel):
     @property
     def file_names(self) -> frozenset[str]:
         """The multipart fields that the parts name."""
-        parts = [*(self.input or ()), *(part for message in self.messages or () for part in message.content)]
-        edited = [self.edit.target, self.edit.mask] if self.edit is not None else []
-        return frozenset(part.file for part in (*parts, *edited) if part is not None and part.file is not None)
+        return frozenset(part.file for part in self.parts if part.file is not None)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Of the input, the dialogue and the edit."""
+        said = (part for message in self.messages or () for part in message.content)
+        edited = (self.edit.target, self.edit.mask) if self.edit is not None else ()
+        return (*(self.input or ()), *said, *(part for part in edited if part is not None))
 
     @property
     def unknown_fields(self) -> tuple[str, ...]:
@@ -192,6 +214,12 @@ class ImageAnswer(BaseModel):
     data: str
 
 
+class WordAnswer(BaseModel):
+    word: str
+    start: float
+    end: float
+
+
 class UsageAnswer(BaseModel):
     input_tokens: dict[Modality, int]
     output_tokens: dict[Modality, int]
@@ -215,12 +243,13 @@ class GenerateAnswer(BaseModel):
     model: str
     task: str
     status: Literal["completed", "incomplete"]
-    incomplete_reason: Literal["length", "deadline", "cancelled"] | None = None
+    incomplete_reason: Literal["length"] | None = None
     output: list[TextAnswer | AudioAnswer | ImageAnswer]
     usage: UsageAnswer
     timings: TimingsAnswer | None = None
     tokens: list[int] | None = None
     confidence: list[float | None] | None = None
+    words: list[WordAnswer] | None = None
 
 
 class ErrorBody(BaseModel):

@@ -44,6 +44,9 @@ class Settings:
         (), "Name that the API calls the model by, instead of its own; repeatable.", flag="served-model-name"
     )
     device: str = _flag("auto", "cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")
+    tensor_parallel: int = _flag(
+        1, "Processes, one a GPU, that share one engine's backbone; for models larger than a card.", minimum=1
+    )
     host: str = _flag("127.0.0.1", "Address to listen on.")
     port: int = _flag(8000, "0 takes any free port.", minimum=0, maximum=65535)
 
@@ -59,8 +62,15 @@ class Settings:
         (), "Key that /v1 asks for as Bearer token; repeatable. None leaves it open.", flag="api-key", is_secret=True
     )
     requests_per_minute: int = _flag(0, "Of one key, or of one address without keys; 0 sets no limit.", minimum=0)
+    ssl_certfile: str = _flag("", "Certificate chain in PEM; with it the server speaks TLS.")
+    ssl_keyfile: str = _flag("", "Its private key in PEM, where it is not in the same file.")
     cors_origins: tuple[str, ...] = _flag(
         (), "Web origin whose pages may call this server, or *; repeatable.", flag="cors-origin"
+    )
+    allowed_media_domains: tuple[str, ...] = _flag(
+        (),
+        "Domain whose hosts media may be fetched from, where a request gives URLs; repeatable. None fetches nothing.",
+        flag="allowed-media-domain",
     )
 
     shutdown_timeout: float = _flag(30.0, "Seconds that running requests get to finish after SIGTERM.", minimum=0)
@@ -69,6 +79,11 @@ class Settings:
     )
     log_level: Literal["critical", "error", "warning", "info", "debug"] = _flag("warning", "info logs each request.")
     log_format: Literal["text", "json"] = _flag("text", "Of a line of the log.")
+    otlp_endpoint: str = _flag("", "OpenTelemetry collector that traces go to, http://host:4318; empty for none.")
+
+    ray: bool = _flag(False, "Run on Ray Serve, with engines in processes of their own.")
+    min_engines: int = _flag(1, "Engines that Ray keeps at the least.", minimum=1)
+    max_engines: int = _flag(1, "Engines that Ray starts at the most, by the number of open requests.", minimum=1)
 
     max_body_bytes: int = 64 * MIB  # of a whole request, base64 included
     media: "MediaLimits" = field(default_factory=_media_limits)  # pixels, seconds and bytes of one image or sound

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import BaseModel
 
-from unmask_server.bridge import EngineThread
 from unmask_server.drain import Drain
+from unmask_server.engine_client import EngineClient
 from unmask_server.errors import ServerError
 from unmask_server.metrics import Metrics
 from unmask_server.models import check_model, served_names
@@ -39,7 +39,7 @@ def unmask_version() -> str:
     return version("unmask")
 
 
-def gauges(bridge: EngineThread, drain: Drain) -> dict[str, float]:
+def gauges(bridge: EngineClient, drain: Drain) -> dict[str, float]:
     """The present values of what metrics.GAUGES names."""
     return {
         "num_requests_waiting": bridge.num_waiting,
@@ -114,6 +114,6 @@ def _card(name: str, request: Request) -> ModelCard:
     return ModelCard(id=name, created=STARTED, tasks=tasks)
 
 
-def _bridge(request: Request) -> EngineThread:
-    bridge: EngineThread = request.app.state.bridge
+def _bridge(request: Request) -> EngineClient:
+    bridge: EngineClient = request.app.state.bridge
     return bridge

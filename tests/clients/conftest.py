@@ -22,6 +22,7 @@ from unmask_client import Audio
 RATE = 22_050
 TONE = Audio.from_samples(np.sin(np.arange(2205) / 20) / 2, RATE)
 PCM = base64.b64encode(TONE.pcm16(RATE)).decode()
+WORDS = [{"word": "a", "start": 0.0, "end": 0.02}, {"word": "red", "start": 0.02, "end": 0.06}]
 WAV = base64.b64encode(TONE.data).decode()
 
 
@@ -60,6 +61,7 @@ class Stub:
                 "transcript": "a red circle",
             },
         }
+        words = {"words": WORDS} if "word_timestamps" in body.get("return", ()) else {}
         return {
             "id": "gen_1",
             "object": "generation",
@@ -70,6 +72,7 @@ class Stub:
             "output": [parts[name] for name in names],
             "usage": {"input_tokens": {}, "output_tokens": {}, "steps": 2, "forward_passes": 2},
             "timings": {"total_ms": 1.0},
+            **words,
         }
 
     def frames(self, body: dict[str, Any]) -> Iterator[str]:
@@ -88,6 +91,8 @@ class Stub:
             {"type": "image.done", "data": PNG},
             {"type": "of.tomorrow", "anything": 1},
         ]
+        if "word_timestamps" in body.get("return", ()):
+            events[-3]["words"] = WORDS
         yield ": keep-alive\n\n"
         for sequence, event in enumerate(events):
             yield f"data: {json.dumps({'sequence': sequence} | event)}\n\n"
@@ -117,6 +122,9 @@ def stub_app(stub: Stub) -> FastAPI:
     async def realtime(socket: WebSocket) -> None:
         if socket.query_params.get("model") == "none":
             await socket.send_denial_response(JSONResponse({"error": {"message": "no key", "code": "no"}}, 401))
+            return
+        if stub.refusals:
+            await socket.send_denial_response(stub.refusals.pop(0))
             return
         await socket.accept()
         await socket.send_json({"type": "session.created", "session": {}})

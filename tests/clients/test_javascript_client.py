@@ -11,6 +11,14 @@ PLAYGROUND = Path(__file__).parent / "playground"
 OLDEST_NODE = 20
 
 
+def test_the_types_are_those_of_the_client() -> None:
+    tsc = shutil.which("tsc") or shutil.which("tsc", path=str(CLIENT / "node_modules" / ".bin"))
+    if tsc is None:
+        pytest.skip("no types are checked: that takes `npm install` in clients/js")
+    done = subprocess.run([tsc, "-p", CLIENT], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout[-4000:]
+
+
 @pytest.mark.parametrize("folder", [CLIENT, PLAYGROUND], ids=["client", "playground"])
 def test_with_nodes_own_runner(folder: Path) -> None:
     node = shutil.which("node")

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import subprocess
 import sys
+import wave
 from contextlib import aclosing
 
 import numpy as np
@@ -25,6 +26,7 @@ from unmask_client import (
     ServerError,
     Span,
     UnmaskError,
+    Word,
     events,
 )
 
@@ -94,6 +96,25 @@ def test_a_stream_is_typed_events_that_end_with_the_whole_answer(stub) -> None:
     assert (len(samples), rate) == (2205, 22050)
     assert isinstance(seen[-2], events.Unknown)
     assert seen[-1].generation.text == "a red circle"
+
+
+def test_words_tell_when_they_are_said(stub) -> None:
+    words = (Word("a", 0.0, 0.02), Word("red", 0.02, 0.06))
+    with Client(stub.url) as client:
+        assert client.generate("hello", output=["audio"], extras=["word_timestamps"]).words == words
+        assert client.generate("hello", output=["audio"]).words == ()
+        seen = list(client.stream("hello", output=["audio"], extras=["word_timestamps"]))
+    assert stub.bodies[2]["return"] == ["word_timestamps"]
+    assert events.AudioDone(0.1, "a red circle", words) in seen
+    assert seen[-1].generation.words == words
+
+
+def test_words_of_a_recording_are_said_anew(stub) -> None:
+    with Client(stub.url) as client:
+        speech = client.speak("a red circle")
+        client.edit(speech, "a blue circle", spans=[Span(words="red", text="blue")], transcript="a red circle")
+    edit = stub.bodies[1]["edit"]
+    assert (edit["spans"], edit["transcript"]) == ([{"words": "red", "text": "blue"}], "a red circle")
 
 
 def test_a_stream_that_fails_or_breaks_off_raises(stub) -> None:
@@ -187,26 +208,72 @@ def test_the_async_client_is_the_same(stub) -> None:
 def test_a_spoken_turn(stub) -> None:
     question = Audio.from_samples(np.zeros(4800, np.int16), 48_000)
     with Client(stub.url) as client, client.realtime(instructions="Be brief.") as session:
-        reply = session.ask("look", Image.of(np.zeros((2, 2, 3), np.uint8)), question)
+        reply = session.ask(question)
     assert reply.text == "a red circle"
     assert reply.audio is not None
     assert len(reply.audio.data) == 2 * 2 * 2205
     types = [event["type"] for event in stub.heard]
     assert types == [
         "session.update",
-        "conversation.item.create",
         "input_audio_buffer.append",
         "input_audio_buffer.commit",
         "response.create",
     ]
     assert stub.heard[0]["session"]["audio"]["input"]["turn_detection"] is None
-    assert [part["type"] for part in stub.heard[1]["item"]["content"]] == ["input_text", "input_image"]
-    assert len(base64.b64decode(stub.heard[2]["audio"])) == 2 * 2400  # 0.1 s at 24 kHz
+    assert len(base64.b64decode(stub.heard[1]["audio"])) == 2 * 2400  # 0.1 s at 24 kHz
+
+
+def test_what_is_asked_together_is_one_message(stub) -> None:
+    picture, question = Image.of(np.zeros((2, 2, 3), np.uint8)), Audio.from_samples(np.zeros(4800, np.int16), 48_000)
+    with Client(stub.url) as client, client.realtime() as session:
+        session.ask("look", picture, question)
+    _, created, respond = stub.heard
+    assert (created["type"], respond["type"]) == ("conversation.item.create", "response.create")
+    text, image, audio = created["item"]["content"]
+    assert text == {"type": "input_text", "text": "look"}
+    assert image["image_url"].startswith("data:image/png;base64,iVBOR")
+    assert (audio["type"], len(base64.b64decode(audio["audio"]))) == ("input_audio", 2 * 2400)
+
+
+def test_a_reply_is_saved_as_a_file_that_players_open(stub, tmp_path) -> None:
+    with Client(stub.url) as client, client.realtime() as session:
+        speech = session.ask("hello").audio
+        assert speech is not None
+        client.transcribe(speech)
+    speech.save(tmp_path / "reply.wav")
+    speech.save(str(tmp_path / "reply.pcm"))
+    with wave.open(str(tmp_path / "reply.wav")) as file:
+        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (24_000, 1, 2)
+        assert file.readframes(file.getnframes()) == speech.data
+        assert file.getnframes() == len(speech.data) // 2 == 2 * 2205
+    assert (tmp_path / "reply.pcm").read_bytes() == speech.data
+    sent = base64.b64decode(stub.bodies[0]["input"][0]["data"])
+    assert sent == (tmp_path / "reply.wav").read_bytes()  # a server cannot read bare samples
 
 
 def test_a_refused_session(stub) -> None:
     with Client(stub.url) as client, pytest.raises(AuthenticationError, match="no key"), client.realtime(model="none"):
         pass
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_full_server_is_asked_for_a_session_again(stub, is_async: bool) -> None:
+    stub.refusals += [refusal(503, retry_after="0.01"), refusal(503, retry_after="0.01")]
+
+    async def talk() -> None:
+        async with AsyncClient(stub.url) as client, client.realtime() as session:
+            assert (await session.ask("hello")).text == "a red circle"
+
+    if is_async:
+        asyncio.run(talk())
+    else:
+        with Client(stub.url) as client, client.realtime() as session:
+            assert session.ask("hello").text == "a red circle"
+    assert not stub.refusals
+    stub.refusals += [refusal(503, retry_after="0.01")] * 3
+    with Client(stub.url) as client, pytest.raises(ServerError, match="no"), client.realtime():
+        pass
+    assert not stub.refusals  # two tries after the first
 
 
 def test_media_show_themselves_in_notebooks() -> None:

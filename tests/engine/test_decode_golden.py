@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unmask_engine.batch import Batch
+from unmask_engine.decode import decode_step
 from unmask_engine.loop import decode
 from unmask_engine.models.backbone import BackboneConfig
 from unmask_engine.models.omni import OmniModel
@@ -71,6 +73,13 @@ def model_of(section: str, lm_gain: float, mask_gain: float = 1.0, *, hears: boo
 
 def run(case: str, *, compat: bool) -> tuple[DecodingState, NDArray[np.int64]]:
     """The state at the end and the canvas after every step, (steps, N)."""
+    state, model = beginning(case, compat=compat)
+    history: list[Tensor] = []
+    decode([state], model, lambda _, state: history.append(state.ids.clone()))
+    return state, torch.stack(history).numpy()
+
+
+def beginning(case: str, *, compat: bool) -> tuple[DecodingState, SmallModel]:
     section, name = case.split("/")
     info = CASES[section][name]
     given = info["params"]
@@ -95,10 +104,7 @@ def run(case: str, *, compat: bool) -> tuple[DecodingState, NDArray[np.int64]]:
         prompt[ids_of(case, "prompt_ids") == 151686] = model.encode_speech(feats.unsqueeze(0))[0]
     unconditional = model.embed(ids_of(case, "uncond_prompt_ids")) if guidance else None
     allowed = unconstrained(canvas, ((0, VOCABULARY[section]),))
-    state = DecodingState(Plan(settings, prompt, unconditional, canvas, allowed, MASK[section], end=None))
-    history: list[Tensor] = []
-    decode([state], model, lambda _, state: history.append(state.ids.clone()))
-    return state, torch.stack(history).numpy()
+    return DecodingState(Plan(settings, prompt, unconditional, canvas, allowed, MASK[section], end=None)), model
 
 
 def ids_of(case: str, name: str) -> Tensor:
@@ -135,6 +141,26 @@ def test_the_default_is_the_reference_where_that_is_right(case: str) -> None:
     assert np.array_equal(history, ARRAYS[f"{case}/history"])
     assert np.array_equal(state.ids.numpy(), ARRAYS[f"{case}/new_tokens"])
     assert state.step == state.plan.steps == CASES[case.split("/")[0]][case.split("/")[1]]["steps_run"]
+
+
+@pytest.mark.parametrize("case", ["tiny/maskgit_n32_s16"])
+@pytest.mark.skipif(torch.cuda.is_available(), reason="interprets Triton's kernels")
+def test_triton_s_kernels_begin_as_the_reference(case: str) -> None:
+    """Interpreted, they take seconds for a step."""
+    pytest.importorskip("triton")
+    state, model = beginning(case, compat=False)
+    for after in ARRAYS[f"{case}/history"][:2]:
+        decode_step(Batch([state], model), "triton").finish()
+        assert np.array_equal(state.ids.numpy(), after)
+
+
+@pytest.mark.parametrize("case", ["tiny/entropy_n32_s32_block8", "tiny/entpen_n160_s10_rep1.2_pos2"])
+def test_the_reference_kernels_take_its_steps(case: str) -> None:
+    state, model = beginning(case, compat=False)
+    for after in ARRAYS[f"{case}/history"]:
+        decode_step(Batch([state], model), "reference").finish()
+        assert np.array_equal(state.ids.numpy(), after)
+    assert state.is_done
 
 
 def commits(case: str, history: NDArray[np.int64]) -> list[list[int]]:

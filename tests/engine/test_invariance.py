@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from torch.nn import functional as F
 
-from unmask_engine.models.backbone import packed_attention
+from unmask_engine.models.backbone import RowwiseLinear, packed_attention
 from unmask_engine.runner import TILE
 
 
@@ -15,10 +14,12 @@ def test_rows_of_a_product_agree_for_every_multiple_of_the_tile(inputs: int, out
     weight, bias, rows = (
         torch.randn(*shape, generator=generator).to(dtype) for shape in ((outputs, inputs), (outputs,), (1024, inputs))
     )
-    whole = F.linear(rows, weight, bias)
+    linear = RowwiseLinear(inputs, outputs, dtype=dtype).requires_grad_(False)
+    linear.load_state_dict({"weight": weight, "bias": bias})
+    whole = linear(rows)
     for count in (TILE, 2 * TILE, 5 * TILE, 7 * TILE, 1024 - TILE):
         for start in (0, 3, 1024 - count):
-            assert torch.equal(F.linear(rows[start : start + count], weight, bias), whole[start : start + count])
+            assert torch.equal(linear(rows[start : start + count]), whole[start : start + count])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from unmask_engine.batch import Commit
 from unmask_engine.deadline import shortened
 from unmask_engine.loop import Job, Loop, decode
 from unmask_engine.models.backbone import Wanted
 from unmask_engine.scheduler import Policy
 from unmask_engine.settings import Settings
 from unmask_engine.state import DecodingState, Plan, canvas_of, unconstrained
-from unmask_engine.testing_fakes import MixingModel
+from unmask_engine.testing_fakes import MixingModel, script
 from unmask_kernels.confidence import ALGORITHMS
 
 VOCABULARY, MASK, END = 61, 60, 59
@@ -79,8 +80,16 @@ def same(a: DecodingState, b: DecodingState) -> bool:
     )
 
 
+@pytest.fixture(params=[0, 1], ids=["host", "device"])
+def depth(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Steps under way while the next one is launched: as on a CPU, and as on a GPU."""
+    steps: int = request.param
+    monkeypatch.setattr(Loop, "_depth", steps)
+    return steps
+
+
 @pytest.mark.parametrize("policy", [Policy(), Policy(token_budget=1), Policy(token_budget=90, knee=30, company=1.0)])
-def test_arrival_and_budget_change_no_token(policy: Policy) -> None:
+def test_arrival_and_budget_change_no_token(policy: Policy, depth: int) -> None:
     model, rng = MixingModel(VOCABULARY), random.Random(1)
     plans = [plan_of(model, seed) for seed in range(12)]
     alone = [solo(model, plan) for plan in plans]
@@ -141,7 +150,7 @@ def test_a_request_that_crashes_the_model_fails_alone() -> None:
         decode([DecodingState(plan) for plan in plans], model)
 
 
-def test_a_thousand_arrivals_and_cancels_leave_nothing_behind() -> None:
+def test_a_thousand_arrivals_and_cancels_leave_nothing_behind(depth: int) -> None:
     model, rng = MixingModel(VOCABULARY), random.Random(7)
     loop, alive = Loop(model, Policy(token_budget=400)), []
     jobs: list[Job] = []
@@ -166,7 +175,41 @@ def test_a_thousand_arrivals_and_cancels_leave_nothing_behind() -> None:
     assert not loop._pending
 
 
-def test_a_step_is_reported_once_and_in_order() -> None:
+def test_the_pace_is_that_of_the_device_not_of_the_launches(depth: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Launching takes no time here; a step takes a second, from when the one before it is done."""
+    model, now = MixingModel(VOCABULARY), [100.0]
+    finish = Commit.finish
+
+    def wait(commit: Commit) -> None:
+        now[0] += 1.0
+        finish(commit)
+
+    monkeypatch.setattr(Commit, "finish", wait)
+    canvas = canvas_of(24, MASK)
+    allowed = unconstrained(canvas, ((0, VOCABULARY),))
+    plan = Plan(Settings(steps=24), model.embed(torch.tensor([1])), None, canvas, allowed, MASK, None)
+    loop = Loop(model, clock=lambda: now[0])
+    loop.add(Job(DecodingState(plan)))
+    while len(loop):
+        loop.step()
+    assert loop.pace.predict(plan.tokens) == pytest.approx(1.0)
+
+
+def test_what_ends_by_another_s_leaving_leaves_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last step of one is under way when the other is seen to have ended, which brings that step home."""
+    monkeypatch.setattr(Loop, "_depth", 1)
+    model = script([3, END, 5, 5, 5, 5], VOCABULARY)
+    canvas, prompt = canvas_of(6, MASK), model.embed(torch.tensor([1, 2]))
+    allowed = unconstrained(canvas, ((0, VOCABULARY),))
+    loop = Loop(model, Policy(knee=1000))
+    for steps, end in ((6, END), (3, None)):
+        loop.add(Job(DecodingState(Plan(Settings(steps=steps), prompt, None, canvas, allowed, MASK, end))))
+    left = [len(loop.step()) for _ in range(3)]
+    assert left == [0, 0, 2]
+    assert len(loop) == 0
+
+
+def test_a_step_is_reported_once_and_in_order(depth: int) -> None:
     model = MixingModel(VOCABULARY)
     plans = [plan_of(model, seed) for seed in range(6)]
     seen: dict[int, list[int]] = {i: [] for i in range(6)}

@@ -1,5 +1,9 @@
-"""Compiles every Triton kernel for an H100, with the arguments its launcher gives it; needs no GPU. A line a kernel."""
+"""Compiles every Triton kernel for an H100, with the arguments its launcher gives it; needs no GPU. A line a kernel.
 
+python compile_kernels.py [float32 | float16 | bfloat16]    # the logits'
+"""
+
+import sys
 from typing import Any
 from unittest.mock import patch
 
@@ -18,6 +22,7 @@ from unmask_kernels.triton_support import RowArguments
 TARGET = GPUTarget("cuda", 90, 32)
 VOCABULARY = 176_264
 TYPES = {
+    torch.float16: "*fp16",
     torch.bfloat16: "*bf16",
     torch.float32: "*fp32",
     torch.int8: "*i8",
@@ -47,7 +52,7 @@ def compile_instead(kernel: Any, *args: Any, grid: Any, warmup: bool, **kwargs: 
     print(f"{kernel.__module__}.{kernel.__name__} {compiled.metadata.shared} bytes of shared memory")
 
 
-def main() -> None:
+def main(logits_dtype: torch.dtype) -> None:
     zeros, ones = torch.zeros(2, dtype=torch.int64), torch.ones(2)
     params = RowParams(
         algorithm=zeros,
@@ -65,16 +70,16 @@ def main() -> None:
         request=zeros,
         seen=torch.zeros(1, VOCABULARY, dtype=torch.bool),
     )
-    logits = torch.zeros(2, VOCABULARY, dtype=torch.bfloat16)
+    logits = torch.zeros(2, VOCABULARY, dtype=logits_dtype)
     arguments = RowArguments.of(logits, logits, params)
     with (
         patch.object(JITFunction, "run", compile_instead),
         patch("unmask_kernels.triton_reveal.require_device"),
     ):
-        triton_sample._sample_settled(arguments, params)
-        triton_whole.sample_whole(arguments, params, zeros)
+        tokens, confidence, is_settled = triton_sample._sample_settled(arguments, params)
+        triton_whole.sample_whole(arguments, params, is_settled, tokens, confidence)
         reveal_triton(ones, RevealParams(zeros, zeros, ones, ones, ones))
 
 
 if __name__ == "__main__":
-    main()
+    main(getattr(torch, sys.argv[1]))

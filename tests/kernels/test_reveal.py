@@ -1,3 +1,4 @@
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,6 +39,19 @@ def test_the_most_confident_rows_of_each_request_then_the_leftmost(sizes: list[i
 
 def test_all_equal_takes_the_lowest_index() -> None:
     assert reveal(torch.zeros(32), params([0] * 32, [2])).nonzero().flatten().tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("count", range(1, 8))
+def test_what_is_no_number_goes_first_then_what_is_infinite(count: int) -> None:
+    confidence = torch.tensor([-torch.inf, -1.0, torch.nan, torch.inf, -2.0, -torch.nan, -1.0])
+    order = [2, 5, 3, 1, 6, 4, 0]
+    assert reveal(confidence, params([0] * 7, [count])).nonzero().flatten().tolist() == sorted(order[:count])
+
+
+@pytest.mark.parametrize("confidence", [0.0, -5.0, -torch.inf, torch.inf, torch.nan])
+def test_one_masked_position(confidence: float) -> None:
+    assert reveal(torch.tensor([confidence]), params([0], [1])).tolist() == [True]
+    assert reveal(torch.tensor([confidence]), params([0], [0])).tolist() == [False]
 
 
 def test_algorithm_temperature_samples_in_proportion() -> None:

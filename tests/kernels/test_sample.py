@@ -4,6 +4,7 @@ import json
 import zlib
 from collections.abc import Callable
 from dataclasses import fields, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from unmask_kernels.confidence import ALGORITHMS
 from unmask_kernels.filters import keep
 from unmask_kernels.penalties import penalise, penalise_repetition, position_strength
 from unmask_kernels.rows import ANY, RowParams
-from unmask_kernels.sample import sample
+from unmask_kernels.sample import Implementation, sample
 
 FOLDER = Path(__file__).parents[1] / "golden"
 GOLDEN = np.load(FOLDER / "dream_golden.npz")
@@ -99,6 +100,35 @@ def test_unit_vectors_of_the_reference(
     np.testing.assert_allclose(
         confidence.numpy(), GOLDEN[f"unit/{kind}.{filter_}.{penalty}/confidence"], rtol=1e-5, atol=2e-6
     )
+
+
+@pytest.mark.parametrize("impl", ["reference", "torch", "triton"])
+def test_rows_of_the_unit_vectors_in_one_call(
+    unit_logits: Tensor, unit_seen: Tensor, impl: Implementation, device: torch.device
+) -> None:
+    """Every pair of filter and penalty once: few enough rows for Triton's interpreter."""
+    if impl == "triton":
+        pytest.importorskip("triton")
+    cases = list(product(KINDS, FILTERS, PENALTIES))[::3]
+    at = torch.arange(len(cases)) * 37 % 130
+    top_p, top_k = (torch.tensor(column) for column in zip(*(FILTERS[f] for _, f, _ in cases), strict=True))
+    repetition, position = (torch.tensor(c) for c in zip(*(PENALTIES[p] for *_, p in cases), strict=True))
+    params = rows(
+        len(cases),
+        200,
+        algorithm=torch.tensor([ALGORITHMS.index(KINDS[kind]) for kind, *_ in cases]),
+        top_p=top_p,
+        top_k=top_k,
+        repetition_penalty=repetition,
+        position_strength=position_strength(at, torch.full_like(at, 130), position),
+        seen=unit_seen,
+    )
+    tokens, confidence = sample(unit_logits[at].to(device), None, params.to(device), impl=impl)
+    names = [(f"{kind}.", f"{filter_}.{penalty}") for kind, filter_, penalty in cases]
+    expected = [GOLDEN[f"unit/{rest}/x0"][row] for row, (_, rest) in zip(at, names, strict=True)]
+    assert tokens.tolist() == expected
+    expected = [GOLDEN[f"unit/{kind}{rest}/confidence"][row] for row, (kind, rest) in zip(at, names, strict=True)]
+    np.testing.assert_allclose(confidence.cpu().numpy(), expected, rtol=1e-5, atol=2e-6)
 
 
 def test_both_penalties_change_the_logits_as_the_reference_s(unit_logits: Tensor, unit_seen: Tensor) -> None:

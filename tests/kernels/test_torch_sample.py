@@ -1,5 +1,6 @@
 """impl="torch" is impl="reference", bit for bit, and a row's result does not depend on its neighbours."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -132,7 +133,7 @@ def test_rows_together_are_bit_for_bit_the_rows_alone(seed: int, vocabulary: int
         assert torch.equal(sureness, confidence[i : i + 1])
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_the_full_vocabulary(dtype: torch.dtype) -> None:
     g = torch.Generator().manual_seed(3)
     num_rows = 9
@@ -170,6 +171,24 @@ def test_equal_logits_beyond_those_looked_at_first() -> None:
     logits[2, 3000:3070] = 9.0
     logits[4] = torch.randn(20000, generator=torch.Generator().manual_seed(0))  # a row that is done at once
     assert check(logits, None, params)[0].tolist()[:4] == [0, 400, 3000, 0]
+
+
+def test_a_full_row_of_equal_logits() -> None:
+    params = replace(neutral(1, FULL), top_k=torch.tensor([50]), top_p=torch.tensor([0.9]))
+    tokens, confidence = check(torch.full((1, FULL), -3.0, dtype=torch.float16), None, params)
+    assert tokens.tolist() == [0]
+    assert float(confidence) == pytest.approx(-math.log(0.9 * FULL), rel=1e-4)
+
+
+def test_a_row_of_nan_hurts_no_other() -> None:
+    logits = torch.randn(3, 5000, generator=torch.Generator().manual_seed(6))
+    params = replace(neutral(3, 5000), top_k=torch.full((3,), 50), top_p=torch.full((3,), 0.9))
+    expected = check(logits[::2], None, params.select(slice(None, None, 2)))
+    logits[1, ::2] = torch.nan
+    tokens, confidence = sample(logits, None, params, impl="torch")
+    assert torch.equal(tokens[::2], expected[0])
+    assert torch.equal(confidence[::2], expected[1])
+    assert 0 <= int(tokens[1]) < 5000
 
 
 def test_infinite_logits() -> None:

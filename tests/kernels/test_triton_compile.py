@@ -11,16 +11,17 @@ pytest.importorskip("triton")
 KERNELS = {
     "triton_candidates": ["_scan_kernel", "_groups_kernel", "_candidates_kernel", "_sort_kernel"],
     "triton_sample": ["_finish_kernel"],
-    "triton_whole": ["_scan_kernel", "_entropy_kernel"],
+    "triton_whole": ["_sample_kernel"],
     "triton_reveal": ["_score_kernel", "_rank_kernel"],
 }
 
 
-def test_every_kernel_compiles_for_cuda(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_every_kernel_compiles_for_cuda(dtype: str, tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment |= {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "TRITON_CACHE_DIR": str(tmp_path)}
     script = Path(__file__).with_name("compile_kernels.py")
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment)
+    done = subprocess.run([sys.executable, script, dtype], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     compiled = {line.split()[0] for line in done.stdout.splitlines()}
     assert compiled == {f"unmask_kernels.{file}.{kernel}" for file, kernels in KERNELS.items() for kernel in kernels}

@@ -60,6 +60,30 @@ def test_all_equal_takes_the_lowest_index(device: torch.device) -> None:
     assert [i for i, is_committed in enumerate(found) if is_committed] == [0, 1, 130]
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_a_confidence_that_is_no_number_takes_no_more_rows_than_are_counted(
+    temperature: float, device: torch.device
+) -> None:
+    confidence = -torch.rand(140, generator=torch.Generator().manual_seed(4))
+    confidence[::9], confidence[1::9] = torch.nan, -torch.nan
+    confidence[2::9], confidence[3::9] = torch.inf, -torch.inf
+    given = params([0] * 70 + [1] * 70, [5, 40], temperature=torch.full((140,), temperature))
+    found = run(confidence, given, device)
+    assert (sum(found[:70]), sum(found[70:])) == (5, 40)
+
+
+def test_what_is_no_number_goes_first_then_what_is_infinite(device: torch.device) -> None:
+    confidence = torch.tensor([-torch.inf, -1.0, torch.nan, torch.inf, -2.0, -torch.nan, -1.0]).repeat(3)
+    found = run(confidence, params([0] * 7 + [1] * 7 + [2] * 7, [2, 3, 6]), device)
+    committed = [[i for i in range(7) if found[7 * request + i]] for request in range(3)]
+    assert committed == [[2, 5], [2, 3, 5], [1, 2, 3, 4, 5, 6]]
+
+
+@pytest.mark.parametrize("confidence", [-5.0, -torch.inf, torch.nan])
+def test_one_masked_position(confidence: float, device: torch.device) -> None:
+    assert run(torch.tensor([confidence]), params([0], [1]), device) == [True]
+
+
 def test_a_request_does_not_depend_on_the_others(device: torch.device) -> None:
     confidence, together = mixed([50, 33, 90], 20, seed=1)
     found = run(confidence, together, device)

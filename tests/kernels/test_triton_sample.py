@@ -13,6 +13,7 @@ from unmask_kernels.sample import sample
 triton = pytest.importorskip("triton")
 
 OMNI_VOCABULARY = 176_264
+NUMPY_MAY_WARN = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # in the interpreter
 TEXT, AUDIO, IMAGE = (0, 151_643), (151_688, 168_072), (168_072, 176_264)
 
 
@@ -144,6 +145,18 @@ def test_the_large_vocabulary(device: torch.device) -> None:
     run(logits.bfloat16(), torch.randn(1, OMNI_VOCABULARY, generator=g).bfloat16(), params, device)
 
 
+def test_the_large_vocabulary_in_half_precision(device: torch.device) -> None:
+    g = torch.Generator().manual_seed(12)
+    logits = (3 * torch.randn(2, OMNI_VOCABULARY, generator=g)).half()
+    logits[0, 170_000] = 60_000.0  # nearly the largest there is
+    logits[1, 5::7] = -torch.inf
+    params = rows(2, OMNI_VOCABULARY, seen=torch.rand(1, OMNI_VOCABULARY, generator=g) < 0.5, repetition_penalty=1.2)
+    tokens, confidence = run(logits, None, params, device)
+    assert tokens[0] == 170_000
+    one = torch.tensor([1])
+    assert run(logits[one], None, params.select(one), device) == (tokens[1:], confidence[1:])
+
+
 def test_ties_go_to_the_lowest_id(device: torch.device) -> None:
     logits = torch.zeros(4, 500)
     logits[:3, [40, 7, 333]] = 2.0  # the last row is all equal
@@ -205,6 +218,48 @@ def test_infinities(device: torch.device) -> None:
     assert (confidence[1], confidence[3]) == (0.0, 0.0)
 
 
+@NUMPY_MAY_WARN
+@pytest.mark.parametrize(("top_p", "top_k"), [(0.9, 50), (0.9, 0), (1.0, 50), (1.0, 0)])
+def test_an_infinite_logit_is_taken(top_p: float, top_k: int, device: torch.device) -> None:
+    logits = torch.randn(2, 300, generator=torch.Generator().manual_seed(9))
+    logits[:, [80, 250]] = torch.inf
+    params = rows(2, 300, top_p=top_p, top_k=top_k, algorithm=torch.tensor([0, ALGORITHMS.index("origin")]))
+    tokens, confidence = sample(logits.to(device), None, params.to(device), impl="triton")
+    expected = sample(logits, None, params, impl="reference")[1]
+    assert tokens.tolist() == [80, 80]
+    torch.testing.assert_close(confidence.cpu(), expected, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("top_k", [0, 129, 300])
+def test_where_a_wide_nucleus_ends_among_equals(top_k: int, device: torch.device) -> None:
+    """More survivors than candidates, in several blocks of ids; the last row takes a few of its second level."""
+    logits = torch.zeros(4, 5000)
+    logits[2, ::3] = 1.5
+    logits[3, 1::25] = 3.0
+    params = rows(
+        4,
+        5000,
+        top_p=torch.tensor([0.5, 0.123, 0.9, 0.46]),
+        top_k=top_k,
+        never=torch.tensor([0, ANY, 3, ANY]),
+        repetition_penalty=1.3,
+        algorithm=torch.tensor([0, 1, 2, 0]),
+        seen=torch.rand(1, 5000, generator=torch.Generator().manual_seed(2)) < 0.3,
+    )
+    logits += 1
+    run(logits, None, params, device)
+
+
+def test_a_forbidden_id_with_nearly_all_the_mass(device: torch.device) -> None:
+    logits = torch.randn(3, 700, generator=torch.Generator().manual_seed(10))
+    logits[:, 33] = 40.0
+    params = rows(3, 700, never=33, top_p=torch.tensor([0.9, 0.9, 1.0]), top_k=torch.tensor([50, 0, 0]))
+    tokens, confidence = run(logits, None, params, device)
+    assert 33 not in tokens
+    assert max(confidence) < -1
+
+
+@NUMPY_MAY_WARN
 def test_one_row_of_nan_hurts_no_other(device: torch.device) -> None:
     logits = torch.randn(3, 200, generator=torch.Generator().manual_seed(6))
     expected = run(logits[::2], None, rows(2, 200), device)
@@ -236,20 +291,32 @@ def test_a_forbidden_id_is_not_taken_but_keeps_its_weight_elsewhere(
     assert run(logits, None, params, device)[0] == [4, 0]
 
 
-def test_a_preset_s_rows_are_settled_in_one_read(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preset_s_rows_are_settled_by_their_candidates(device: torch.device) -> None:
+    from unmask_kernels.triton_sample import _sample_settled
+    from unmask_kernels.triton_support import RowArguments
+
     g = torch.Generator().manual_seed(8)
     logits = torch.randn(3, 3000, generator=g)  # top-k cuts the nucleus in the first row only
     logits[1:] *= 5
     params = rows(3, 3000, repetition_penalty=1.2, seen=torch.rand(1, 3000, generator=g) < 0.5)
     expected = run(logits, None, params, device)
-
-    def unexpected(*_: object) -> None:
-        raise AssertionError("a second look at the logits")
-
-    monkeypatch.setattr("unmask_kernels.triton_sample._by_reference", unexpected)
-    monkeypatch.setattr("unmask_kernels.triton_sample.sample_whole", unexpected)
-    tokens, confidence = sample(logits.to(device), None, params.to(device), impl="triton")
+    there = params.to(device)
+    tokens, confidence, is_settled = _sample_settled(RowArguments.of(logits.to(device), None, there), there)
+    assert is_settled.tolist() == [1, 1, 1]
     assert (tokens.tolist(), confidence.tolist()) == expected
+
+
+@pytest.mark.gpu
+def test_the_host_does_not_wait_for_the_device() -> None:
+    logits, logits_u, params = mixed(11, 6, 3000)
+    there = None if logits_u is None else logits_u.cuda()
+    logits, params = logits.cuda(), params.to(torch.device("cuda"))
+    sample(logits, there, params, impl="triton")  # compiles
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        sample(logits, there, params, impl="triton")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_zero_and_minus_zero_are_equal(device: torch.device) -> None:

@@ -27,6 +27,7 @@ from unmask_engine.request import (
     Timings,
     Tokens,
     Usage,
+    Word,
 )
 from unmask_engine.work import Work
 from unmask_server.app import create_app
@@ -57,6 +58,7 @@ class FakeEngine:
     cancelled: threading.Event = field(default_factory=threading.Event)
     running: list[FakeRunning] = field(default_factory=list)
     num_guesses: int = 1  # of each step
+    is_lost: bool = False
 
     @property
     def work(self) -> Work:
@@ -103,6 +105,10 @@ class FakeEngine:
     def speak(self, running: FakeRunning, codes: Sequence[int]) -> AudioPart:
         return AudioPart(TONE[:1000] if len(codes) == 1 else TONE[1000:1500], 22050)
 
+    def probe(self) -> None:
+        if self.is_lost:
+            raise RuntimeError("device lost")
+
     def draw(self, codes: Sequence[int]) -> ImagePart:
         return ImagePart(np.full((16, 24, 3), codes[0], np.uint8))
 
@@ -145,6 +151,7 @@ def _answer(request: GenerationRequest) -> Generation:
         text_tokens=tuple(map(TextToken, re.findall(r"\S+\s*", " ".join(texts)), (-0.5, 0.5, 0.0))),
         usage=Usage({"text": 5}, {"text": 3}, steps=2, forward_passes=2),
         timings=Timings(1.0, 2.0, 3.0),
+        words=(Word("hello", 0.01, 0.5),) if request.word_times else (),
     )
 
 

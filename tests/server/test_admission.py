@@ -1,7 +1,11 @@
 """Keys, rates and what is refused with which headers."""
 
+from typing import Any
+
 import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from unmask_server.admission import Rate
 from unmask_server.settings import Settings
@@ -46,6 +50,33 @@ def test_each_key_has_its_rate(locked: httpx.Client) -> None:
     assert 'unmask:admission_rejections_total{reason="rate_limit_exceeded"} 1.0' in page
 
 
+def test_a_dialogue_counts_for_its_key(locked: httpx.Client) -> None:
+    url = str(locked.base_url).replace("http", "ws") + "/v1/realtime"
+
+    def status(key: str, **options: Any) -> int:
+        try:
+            with connect(url, **({"additional_headers": bearer(key)} | options)):
+                return 101
+        except InvalidStatus as error:
+            return error.response.status_code
+
+    assert [status("one") for _ in range(3)] == [101, 101, 429]
+    as_page = {"additional_headers": None, "subprotocols": ["realtime", "openai-insecure-api-key.one"]}
+    assert status("", **as_page) == 429
+    assert locked.post("/v1/generate", json=BODY, headers=bearer("one")).status_code == 429
+    assert locked.post("/v1/generate", json=BODY, headers=bearer("two")).status_code == 200
+    assert status("two") == 101
+    assert status("two") == 429
+    assert [status("wrong") for _ in range(3)] == [401, 401, 429]  # that is the address's rate
+
+
+@pytest.mark.parametrize("path", ["/v1/audio/voices", "/v1/audio/models"])
+def test_voices_and_their_models_are_told_without_a_key(locked: httpx.Client, path: str) -> None:
+    assert locked.get(path).status_code == 200
+    assert locked.post(path).status_code == 401
+    assert locked.get(path + "/x").status_code == 401
+
+
 def test_without_keys_each_address_has_its_rate(start, wait, new_engine) -> None:
     with start(lambda: new_engine, Settings(requests_per_minute=1)) as client:
         wait(lambda: client.get("/ready").status_code == 200)
@@ -70,7 +101,18 @@ def test_many_callers_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) ->
     for caller in range(1000):
         now += 10.0
         rate.take(str(caller))
-    assert len(rate._full_at) <= 11
+    assert len(rate._full_at) <= 10
+
+
+def test_nor_do_many_within_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And whoever goes on asking is not forgotten because of them."""
+    monkeypatch.setattr("unmask_server.admission.MAX_BUCKETS", 10)
+    rate = Rate(2, lambda: 0.0)
+    assert [rate.take("greedy") for _ in range(3)] == [0.0, 0.0, 30.0]
+    for caller in range(1000):
+        assert rate.take(str(caller)) == 0.0
+        assert rate.take("greedy") == 30.0
+    assert len(rate._full_at) == 10
 
 
 def test_an_answer_that_takes_too_long(start, wait, new_engine) -> None:

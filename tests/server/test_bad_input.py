@@ -6,7 +6,11 @@ import logging
 import socket
 
 import httpx
+import numpy as np
 import pytest
+
+from unmask_engine.media import write_image
+from unmask_engine.request import ImagePart
 
 
 def b64(data: bytes) -> str:
@@ -32,7 +36,13 @@ def _lives_on(client: httpx.Client):
     assert client.post("/v1/generate", json={"input": "still there?"}).status_code == 200
 
 
+def said(*roles: str) -> dict[str, object]:
+    return {"input": None, "messages": [{"role": role, "content": "x"} for role in roles]}
+
+
 TEXT = {"type": "text", "text": "A [MASK:1]."}
+PIXEL = write_image(ImagePart(np.zeros((1, 1, 3), np.uint8)), "png")
+SHOWN = {"role": "user", "content": [{"type": "image", "data": b64(PIXEL)}]}
 BAD_BODIES = {
     "steps 0": ({"decoding": {"steps": 0}}, "steps_out_of_range", "decoding.steps"),
     "steps no number": ({"decoding": {"steps": "many"}}, "invalid_value", "decoding.steps"),
@@ -54,11 +64,26 @@ BAD_BODIES = {
     "one part instead of a list": ({"input": {"type": "text", "text": "x"}}, "invalid_value", "input"),
     "empty input": ({"input": []}, "missing_input", "input"),
     "input and messages": ({"messages": [{"role": "user", "content": "x"}]}, "missing_input", "input"),
-    "a dialogue": (
-        {"input": None, "messages": [{"role": r, "content": "x"} for r in ("user", "assistant", "user")]},
-        "not_supported",
-        "messages",
+    "no messages": ({"input": None, "messages": []}, "missing_input", "messages"),
+    "an answer last": (said("user", "assistant"), "invalid_request", "messages[1].role"),
+    "a system message alone": (said("system"), "invalid_request", "messages[0].role"),
+    "a late system message": (said("user", "system", "user"), "invalid_request", "messages[1].role"),
+    "instructions twice": (
+        said("system", "user") | {"instructions": "x"},
+        "invalid_request",
+        "messages[0].content",
     ),
+    "an empty message": (
+        {"input": None, "messages": [{"role": "user", "content": []}]},
+        "missing_input",
+        "messages[0].content",
+    ),
+    "two pictures": (
+        {"input": None, "messages": [SHOWN, SHOWN]},
+        "too_many_parts",
+        "messages[1].content[0]",
+    ),
+    "a long dialogue": (said(*["user"] * 1001), "invalid_value", "messages"),
     "a number as input": ({"input": 5}, "invalid_value", "input"),
     "an unknown part": ({"input": [{"type": "video", "data": "x"}]}, "invalid_value", "input[0].type"),
     "text without text": ({"input": [{"type": "text", "data": "x"}]}, "invalid_value", "input[0]"),
@@ -88,7 +113,12 @@ BAD_BODIES = {
         "edit.spans[0].start",
     ),
     "previews without a stream": ({"preview": {"every_steps": 4}}, "not_supported", "preview"),
-    "words": ({"return": ["word_timestamps"]}, "not_supported", "return"),
+    "a span without a place": ({"edit": {"target": TEXT, "spans": [{"start": 1}]}}, "invalid_value", "edit.spans[0]"),
+    "a span in two places": (
+        {"edit": {"target": TEXT, "spans": [{"start": 0, "end": 1, "words": "x"}]}},
+        "invalid_value",
+        "edit.spans[0]",
+    ),
     "an unknown extra": ({"return": ["money"]}, "invalid_value", "return[0]"),
 }
 

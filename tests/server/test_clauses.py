@@ -22,13 +22,21 @@ def test_without_clauses_at_its_words_and_without_those_anywhere() -> None:
     assert clauses("x" * 500) == ("x" * 200, "x" * 200, "x" * 100)
 
 
+def test_a_piece_has_so_many_words_at_most() -> None:
+    assert clauses("A red circle, a blue star and a green square. Yes.", 4) == (
+        "A red circle,", "a blue star and", "a green square.", "Yes."
+    )  # fmt: skip
+    assert clauses("one two three", 1) == ("one", "two", "three")
+
+
 @pytest.mark.parametrize("text", ["", "  \n "])
 def test_nothing_is_no_piece(text: str) -> None:
     assert clauses(text) == ()
 
 
-@given(st.text(st.sampled_from("ab ,.!\n。，é漢🙂"), max_size=700))
-def test_every_letter_is_spoken_once(text: str) -> None:
-    pieces = clauses(text)
+@given(st.text(st.sampled_from("ab ,.!\n。，é漢🙂"), max_size=700), st.none() | st.integers(1, 12))
+def test_every_letter_is_spoken_once(text: str, max_words: int | None) -> None:
+    pieces = clauses(text, max_words)
     assert "".join("".join(pieces).split()) == "".join(text.split())
     assert all(0 < len(piece.encode()) <= MAX_BYTES for piece in pieces)
+    assert all(len(piece.split()) <= (max_words or 700) for piece in pieces)

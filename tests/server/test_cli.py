@@ -170,7 +170,7 @@ def test_serve_refuses_what_cannot_work(unmask) -> None:
 def test_serve_ends_when_the_model_cannot_be_loaded(unmask, engine, monkeypatch: pytest.MonkeyPatch) -> None:
     from unmask_engine.bundle import BundleError
 
-    def fail(path: Path, device: str, policy: object) -> None:
+    def fail(path: Path, device: str, policy: object, parallel: int) -> None:
         raise BundleError("a tensor is missing")
 
     monkeypatch.setattr(sys.modules["unmask_engine.engine"].Engine, "load", fail)

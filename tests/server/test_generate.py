@@ -8,7 +8,7 @@ import pytest
 import soundfile
 from PIL import Image
 
-from unmask_engine.request import AudioPart, ImagePart, TextPart
+from unmask_engine.request import AudioPart, ImagePart, TextPart, Turn
 
 
 def b64(data: bytes) -> str:
@@ -80,6 +80,35 @@ def test_messages_are_the_chat_form(client: httpx.Client, engine) -> None:
     assert engine.requests[-1].parts == (TextPart("hi"),)
 
 
+def test_earlier_turns_are_the_history_and_their_picture_comes_along(client: httpx.Client, engine, png: bytes) -> None:
+    picture = {"type": "image", "data": b64(png)}
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "text", "text": "look"}, picture]},
+        {"role": "assistant", "content": "a grey wall"},
+        {"role": "user", "content": "is it big?"},
+    ]
+    assert generate(client, messages=messages).status_code == 200
+    seen = engine.requests[-1]
+    assert seen.history == (Turn("user", "look"), Turn("assistant", "a grey wall"))
+    assert seen.instructions == "Be brief."
+    image, text = seen.parts
+    assert image.pixels.shape == (20, 30, 3)
+    assert text == TextPart("is it big?")
+
+
+def test_a_file_may_belong_to_an_earlier_turn(client: httpx.Client, engine, png: bytes) -> None:
+    messages = [
+        {"role": "user", "content": [{"type": "image", "file": "seen"}]},
+        {"role": "assistant", "content": "a wall"},
+        {"role": "user", "content": "of what?"},
+    ]
+    response = client.post("/v1/generate", data={"request": json.dumps({"messages": messages})}, files={"seen": png})
+    assert response.status_code == 200
+    assert engine.requests[-1].history == (Turn("assistant", "a wall"),)
+    assert [type(part) for part in engine.requests[-1].parts] == [ImagePart, TextPart]
+
+
 def test_decoding_options_reach_the_engine(client: httpx.Client, engine) -> None:
     options = {"steps": 7, "temperature": 1, "algorithm": "topk_margin", "seed": 3, "constrain": False, "top_p": None}
     assert generate(client, input="x", decoding=options, task="vqa").status_code == 200
@@ -125,6 +154,12 @@ def test_return_chooses_the_extras(client: httpx.Client) -> None:
     assert "confidence" not in answer
     answer = generate(client, input="x", **{"return": ["confidence", "tokens"]}).json()
     assert answer["confidence"] == [None, -0.5, 0.0]
+
+
+def test_words_come_with_their_times_where_they_are_asked_for(client: httpx.Client) -> None:
+    answer = generate(client, input="x", **{"return": ["word_timestamps"]}).json()
+    assert answer["words"] == [{"word": "hello", "start": 0.01, "end": 0.5}]
+    assert "words" not in generate(client, input="x").json()
 
 
 def test_a_full_canvas_is_said(client: httpx.Client) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from unmask_engine.engine import Engine
 from unmask_engine.media import write_audio, write_image
-from unmask_engine.request import AudioPart, Edit, GenerationRequest, ImagePart, Span, TextPart
+from unmask_engine.request import AudioPart, Edit, GenerationRequest, ImagePart, Span, TextPart, WordSpan
 
 PIXELS = np.random.default_rng(3).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 SAMPLES = (np.sin(np.arange(16000) / 9) / 2).astype(np.float32)
@@ -53,6 +53,21 @@ def test_an_image_and_its_mask_reach_the_engine(client: httpx.Client, engine) ->
     assert np.array_equal(edit.mask, open_)
 
 
+def test_previews_of_an_edit_hold_what_is_kept(client: httpx.Client, engine) -> None:
+    open_ = np.zeros((20, 30), np.bool_)
+    open_[5:10, 8:20] = True
+    target = {"type": "image", "data": b64(write_image(ImagePart(PIXELS), "png"))}
+    body = {"input": "a cat", "edit": {"target": target, "mask": b64(png_mask(open_))}}
+    engine.hold.set()
+    with client.stream("POST", "/v1/generate", json=body | {"stream": True, "preview": {"every_steps": 1}}) as answer:
+        preview = next(json.loads(line[6:]) for line in answer.iter_lines() if "image.preview" in line)
+        engine.hold.clear()
+    with Image.open(io.BytesIO(base64.b64decode(preview["data"]))) as shown:
+        seen = np.asarray(shown)
+    assert np.array_equal(seen[~open_], PIXELS[~open_])
+    assert (seen[open_] == seen[5, 8, 0]).all()  # the fake engine's pictures are of one grey
+
+
 def test_files_of_a_multipart_body_may_be_target_and_mask(client: httpx.Client, engine) -> None:
     request = {"input": "x", "edit": {"target": {"type": "image", "file": "a"}, "mask": {"file": "b"}}}
     files = {"a": write_image(ImagePart(PIXELS), "png"), "b": png_mask(np.ones((20, 30), np.bool_))}
@@ -68,6 +83,11 @@ def test_spans_and_holes_reach_the_engine(client: httpx.Client, engine) -> None:
     body = {"input": "on Tuesday", "edit": {"target": target, "spans": spans}}
     assert client.post("/v1/generate", json=body).status_code == 200
     assert last_edit(engine).spans == (Span(0.25, 1.0, "Tuesday"),)
+    spans = [{"words": "Monday", "text": "Tuesday"}]
+    body = {"input": "on Tuesday", "edit": {"target": target, "spans": spans, "transcript": "on Monday"}}
+    assert client.post("/v1/generate", json=body).status_code == 200
+    assert last_edit(engine).spans == (WordSpan("Monday", "Tuesday"),)
+    assert last_edit(engine).transcript == "on Monday"
     body = {"input": "x", "edit": {"target": {"type": "text", "text": "a [MASK:2]"}}}
     assert client.post("/v1/generate", json=body).status_code == 200
     assert last_edit(engine) == Edit(TextPart("a [MASK:2]"))
@@ -142,6 +162,26 @@ def test_a_mistake_of_an_edit_is_a_400_before_the_stream(mini: httpx.Client) -> 
     body = {"input": "a cat", "edit": {"target": target, "mask": mask}, "stream": True}
     response = mini.post("/v1/generate", json=body)
     assert (response.status_code, response.json()["error"]["param"]) == (400, "edit.mask")
+
+
+def test_a_picture_and_half_of_its_caption_give_the_rest(mini: httpx.Client) -> None:
+    picture = {"type": "image", "data": b64(write_image(ImagePart(PIXELS), "png"))}
+    body = {"input": [picture], "edit": {"target": {"type": "text", "text": "a [MASK:1] circle"}}}
+    answer = mini.post("/v1/generate", json=body, timeout=120).json()
+    assert answer["task"] == "caption"
+    text = answer["output"][0]["text"]
+    assert text.startswith("a ")
+    assert text.endswith(" circle")
+    assert "MASK" not in text
+
+
+def test_the_built_in_model_says_whether_it_tells_when_words_are_said(mini: httpx.Client, built_in: Engine) -> None:
+    body = {"input": "a red circle", "output": ["audio"], "return": ["word_timestamps"]}
+    response = mini.post("/v1/generate", json=body)
+    if built_in.bundle.word_clock is None:
+        assert (response.status_code, response.json()["error"]["param"]) == (400, "return")
+    else:
+        assert [word["word"] for word in response.json()["words"]] == ["a", "red", "circle"]
 
 
 def test_the_engine_gives_what_the_stream_gave(mini: httpx.Client, built_in: Engine) -> None:

@@ -35,6 +35,14 @@ def ready(client: httpx.Client) -> bool:
     return client.get("/ready").status_code == 200
 
 
+def test_words_come_with_the_end_of_the_speech(client: httpx.Client) -> None:
+    _, events = stream(client, input="hello", output=["audio"], **{"return": ["word_timestamps"]})
+    (done,) = of_type(events, "audio.done")
+    assert done["words"] == events[-1]["words"] == [{"word": "hello", "start": 0.01, "end": 0.5}]
+    _, events = stream(client, input="hello", output=["audio"])
+    assert "words" not in of_type(events, "audio.done")[0]
+
+
 def test_events_come_in_order_and_add_up_to_the_answer(client: httpx.Client) -> None:
     outputs = ["text", {"type": "audio", "format": "pcm"}, {"type": "image", "format": "webp"}]
     response, events = stream(client, input="one two three four five six", output=outputs)
@@ -88,10 +96,22 @@ def test_previews_show_the_unmasking(client: httpx.Client) -> None:
         (2, [1], [2], [-0.5]),
     ]
     assert of_type(events, "tokens.guess")[0]["confidence"] == [-1.0]
-    assert base64.b64decode(of_type(events, "image.preview")[0]["data"]).startswith(b"\x89PNG")
     _, events = stream(client, input="x", output=["text"], preview={"every_steps": 2})
     assert "confidence" not in of_type(events, "tokens.commit")[0]
     assert [guess["step"] for guess in of_type(events, "tokens.guess")] == [2]
+
+
+def test_previews_of_a_picture(client: httpx.Client, engine) -> None:
+    body = {"input": "x", "output": ["image"], "stream": True, "preview": {"every_steps": 3}}
+    engine.hold.set()
+    with client.stream("POST", "/v1/generate", json=body) as response:
+        previews = []
+        for line in response.iter_lines():
+            if "image.preview" in line:
+                previews.append(json.loads(line[6:]))
+                engine.hold.clear()
+    assert all(preview["step"] % 3 == 0 for preview in previews)
+    assert base64.b64decode(previews[0]["data"]).startswith(b"\x89PNG")
 
 
 def test_the_first_output_is_timed(start, wait, new_engine) -> None:
@@ -126,10 +146,15 @@ def test_mistakes_are_plain_errors(client: httpx.Client, body, headers, param) -
 
 
 def test_a_full_queue_refuses_before_the_stream(start, wait, new_engine) -> None:
-    with start(lambda: new_engine, Settings(max_queue=0)) as client:
+    with start(lambda: new_engine, Settings(max_queue=0, max_batch=1)) as client, ThreadPoolExecutor() as pool:
         wait(lambda: ready(client))
+        new_engine.hold.set()
+        running = pool.submit(client.post, "/v1/generate", json={"input": "x"})
+        wait(lambda: new_engine.together[-1:] == [1])
         response = client.post("/v1/generate", json={"input": "x", "stream": True})
         assert (response.status_code, response.json()["error"]["code"]) == (503, "overloaded")
+        new_engine.hold.clear()
+        assert running.result().status_code == 200
 
 
 def test_who_waits_is_told(start, wait, new_engine) -> None:

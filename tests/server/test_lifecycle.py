@@ -186,7 +186,7 @@ def test_a_process_whose_engine_crashes_says_so(wait, new_engine, monkeypatch: p
     from unmask_server.commands.exits import CommandError
     from unmask_server.commands.serve import serve
 
-    loader = SimpleNamespace(load=lambda path, device, policy: new_engine)
+    loader = SimpleNamespace(load=lambda path, device, policy, tensor_parallel: new_engine)
     monkeypatch.setitem(sys.modules, "unmask_engine.engine", SimpleNamespace(Engine=loader))
     monkeypatch.setattr("unmask_server.commands.serve.configure_logs", lambda *_: None)
     monkeypatch.setattr(new_engine, "submit", lambda *_: (_ for _ in ()).throw(SystemExit))

@@ -4,9 +4,12 @@ import io
 import json
 import logging
 import re
+import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -40,7 +43,7 @@ def test_a_request_is_counted_and_timed(start, wait, new_engine) -> None:
         found = samples(client)
     by_output = {"task": "fake", "modality": "text+audio"}
     assert total(found, "unmask:request_success_total", finished_reason="stop", task="fake") == 1
-    for name in ("request_queue_time", "time_to_first_token", "e2e_request_latency", "request_inference_time"):
+    for name in ("request_queue_time", "e2e_request_latency", "request_inference_time"):
         assert total(found, f"unmask:{name}_seconds_count", **by_output) == 1
         assert total(found, f"unmask:{name}_seconds_sum", **by_output) < 5
     assert total(found, "unmask:audio_rtf_count") == 1
@@ -53,6 +56,41 @@ def test_a_request_is_counted_and_timed(start, wait, new_engine) -> None:
     assert total(found, "unmask:http_requests_total", method="POST", handler="/v1/generate", status="200") == 1
     assert total(found, "unmask:http_requests_total", handler="/ready", status="200") == 1
     assert total(found, "process_resident_memory_bytes") > 1e6
+
+
+@pytest.mark.parametrize(
+    ("outputs", "words", "first", "others"),
+    [
+        (["text"], "one two three", "text", []),
+        (["text"], "one", "text", []),  # there is no text in its steps
+        (["audio"], "one", "audio", []),
+        (["image"], "one", "image", ["preview"]),
+        (["text", "audio"], "one two three", "text", ["audio"]),
+        (["text", "audio"], "one", "audio", ["text"]),
+    ],
+)
+def test_first_output_is_what_comes_first(start, wait, new_engine, outputs, words, first, others) -> None:
+    """A step that brings nothing to read is none, and neither is a preview."""
+    with start(lambda: new_engine) as client:
+        wait(lambda: client.get("/ready").status_code == 200)
+        new_engine.hold.set()
+        body = {"input": words, "output": outputs, "stream": True}
+        body |= {"preview": {"every_steps": 1}} if outputs == ["image"] else {}
+        with client.stream("POST", "/v1/generate", json=body) as response:
+            lines = response.iter_lines()
+            while "image.preview" not in (line := next(lines)) and '"step":20' not in line:
+                pass
+            time.sleep(0.3)
+            new_engine.hold.clear()
+            assert list(lines)
+        found = samples(client)
+    assert total(found, "unmask:time_to_first_token_seconds_count") == 1
+    assert total(found, "unmask:time_to_first_token_seconds_count", task="fake", modality=first) == 1
+    for name in ("text", "audio", "image", "preview"):
+        seen = total(found, f"unmask:time_to_first_{name}_seconds_count", task="fake")
+        assert seen == (name == first or name in others), name
+    comes_whole = words == "one" and outputs != ["audio"] and first != "audio"
+    assert (total(found, "unmask:time_to_first_token_seconds_sum") > 0.3) == comes_whole
 
 
 def test_what_goes_wrong_is_counted_by_reason(start, wait, new_engine) -> None:
@@ -168,3 +206,30 @@ def test_libraries_stay_quiet_at_debug(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         root.setLevel(before[0])
         own.setLevel(before[1])
+
+
+def test_memory_of_gpus_is_shown_where_there_are_any(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not any("gpu_memory" in name for name, _ in samples(client))
+    cards = ((100, 300, 1000), (0, 0, 2000), (5, 10, 1000))  # the second one is not in use
+    cuda = SimpleNamespace(
+        is_initialized=lambda: True,
+        device_count=lambda: len(cards),
+        memory_allocated=lambda i: cards[i][0],
+        memory_reserved=lambda i: cards[i][1],
+        get_device_properties=lambda i: SimpleNamespace(total_memory=cards[i][2]),
+    )
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    found = samples(client)
+    shown = {
+        tuple(dict(labels).values()): value
+        for (name, labels), value in found.items()
+        if name == "unmask:gpu_memory_bytes"
+    }
+    assert shown == {
+        ("0", "allocated"): 100,
+        ("0", "reserved"): 300,
+        ("0", "total"): 1000,
+        ("2", "allocated"): 5,
+        ("2", "reserved"): 10,
+        ("2", "total"): 1000,
+    }

@@ -41,7 +41,10 @@ def ask(api: OpenAI, content: Any = "one two three", **options: Any) -> ChatComp
 def stream(api: OpenAI, content: Any = "one two three", **options: Any) -> list[ChatCompletionChunk]:
     messages = content if isinstance(content, list) else user(content)
     with api.chat.completions.create(model="fake", messages=messages, stream=True, **options) as events:
-        chunks = [ChatCompletionChunk.model_validate(chunk.model_dump(), strict=True) for chunk in events]
+        chunks = [
+            ChatCompletionChunk.model_validate_json(chunk.model_dump_json(exclude_unset=True), strict=True)
+            for chunk in events
+        ]
     assert len({(chunk.id, chunk.created, chunk.model) for chunk in chunks}) == 1
     return chunks
 
@@ -62,6 +65,7 @@ def test_a_text_answer(api: OpenAI) -> None:
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens, answer.usage.total_tokens) == (5, 3, 8)
     assert answer.usage.prompt_tokens_details is not None
     assert answer.usage.prompt_tokens_details.text_tokens == 5
+    assert answer.usage.model_extra == {"steps": 2}
 
 
 def test_the_pieces_are_the_whole(api: OpenAI) -> None:
@@ -258,6 +262,7 @@ TOOL: Any = {"type": "function", "function": {"name": "f", "parameters": {}}}
     ("options", "param"),
     [
         ({"n": 2}, "n"),
+        ({"extra_body": {"preview": {"every_steps": 1}}}, "preview"),
         ({"tools": [TOOL]}, "tools"),
         ({"functions": [{"name": "f"}]}, "functions"),
         ({"tool_choice": "required"}, "tool_choice"),

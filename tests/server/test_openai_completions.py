@@ -1,13 +1,13 @@
 """The official client over a real socket; what it gets must pass its own types, strictly."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import openai
 import pytest
 from openai import OpenAI
-from openai.types import Completion
+from openai.types import Completion, CompletionChoice
 
 from unmask_engine.request import Edit, TextPart
 
@@ -23,12 +23,20 @@ def complete(api: OpenAI, prompt: Any = "one two three", **options: Any) -> Comp
     return Completion.model_validate_json(raw.text, strict=True)
 
 
-def stream(api: OpenAI, prompt: str = "one two three", **options: Any) -> list[Completion]:
+class Unfinished(CompletionChoice):
+    finish_reason: Literal["stop", "length"] | None  # type: ignore[assignment]
+
+
+class Chunk(Completion):
+    """The client has one type for the whole and its pieces; a piece before the last has no reason to end."""
+
+    choices: list[Unfinished]  # type: ignore[assignment]
+
+
+def stream(api: OpenAI, prompt: str = "one two three", **options: Any) -> list[Chunk]:
     with api.completions.create(model="fake", prompt=prompt, stream=True, **options) as events:
-        # Only the choices of a chunk before the last have no reason; the type is that of the whole answer.
-        chunks = list(events)
+        chunks = [Chunk.model_validate_json(chunk.model_dump_json(exclude_unset=True), strict=True) for chunk in events]
     assert len({(chunk.id, chunk.created, chunk.model, chunk.object) for chunk in chunks}) == 1
-    Completion.model_validate(chunks[-1].model_dump(), strict=True)
     return chunks
 
 
@@ -44,6 +52,7 @@ def test_a_completion(api: OpenAI, engine: Any) -> None:
     assert answer.choices[0].finish_reason == "stop"
     assert answer.usage is not None
     assert answer.usage.total_tokens == 8
+    assert answer.usage.model_extra == {"steps": 2}
     seen = engine.requests[-1]
     assert (seen.parts, seen.outputs) == ((TextPart("one two three"),), ("text",))
     assert (seen.decoding.max_tokens, seen.decoding.steps) == (9, 3)
@@ -90,6 +99,7 @@ def test_logprobs_are_the_confidences(api: OpenAI) -> None:
         ({"prompt": "a [MASK:3]", "suffix": "b"}, "prompt"),
         ({"suffix": "b", "max_tokens": 0}, "max_tokens"),
         ({"extra_body": {"steps": 0}}, "steps"),
+        ({"extra_body": {"preview": {"every_steps": 1}}}, "preview"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_by_name(api: OpenAI, options: dict[str, Any], param: str) -> None:

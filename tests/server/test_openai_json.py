@@ -8,11 +8,12 @@ import httpx
 import openai
 import pytest
 from openai import OpenAI
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from unmask_engine.request import Edit, GenerationRequest, RequestError, TextPart
 from unmask_server.errors import ServerError
-from unmask_server.openai_json import Gap, JsonTemplate
+from unmask_server.openai_json import JsonTemplate
+from unmask_server.openai_json_values import Choice, Gap, Rest
 
 
 class Size(BaseModel):
@@ -61,6 +62,82 @@ def test_the_clients_parser_gets_its_type(api: OpenAI, engine: Any) -> None:
     )
 
 
+class Shelf(BaseModel):
+    label: str | None
+    tags: list[str]
+    marks: list[int] = Field(min_length=2, max_length=2)
+    sizes: list[Size] = Field(min_length=1, max_length=2)
+    more: list[Literal["red", "green"]] = Field(min_length=1, max_length=2)
+    lid: Size | None
+
+
+SHELF = (
+    '{"label": null, "tags": ["a, b" , blue, "c"], "d"], "marks": [ 1., -2 cm], '
+    '"sizes": [{"width": 1, "height": 2}, {"width": 3, "height": 4}], '
+    '"more": ["red", green, red], "lid": {"width": 5, "height": 6}}'
+)
+
+
+def test_lists_and_what_may_be_null(api: OpenAI, engine: Any) -> None:
+    """Of a list of scalars the model says how long it is; of objects there are as many as there may be."""
+    answer = api.chat.completions.parse(
+        model="fake", messages=[{"role": "user", "content": SHELF}], response_format=Shelf
+    )
+    sizes = [Size(width=1, height=2), Size(width=3, height=4)]
+    assert answer.choices[0].message.parsed == Shelf(
+        label=None,
+        tags=["a, b", "blue", "c"],
+        marks=[1, -2],
+        sizes=sizes,
+        more=["red", "green"],
+        lid=Size(width=5, height=6),
+    )
+    size = '{"width": [MASK:4], "height": [MASK:6]}'
+    assert engine.requests[-1].edit == Edit(
+        TextPart(
+            f'{{"label": [MASK:16], "tags": [[MASK:128]], "marks": [[MASK:4], [MASK:4]], "sizes": [{size}, {size}], '
+            f'"more": [[MASK:8], [MASK:8]], "lid": {size}}}'
+        )
+    )
+
+
+def test_a_list_without_bounds_of_objects_is_refused_with_what_it_needs(api: OpenAI) -> None:
+    class Pile(BaseModel):
+        sizes: list[Size]
+
+    with pytest.raises(openai.BadRequestError, match="sizes needs maxItems") as caught:
+        api.chat.completions.parse(model="fake", messages=[{"role": "user", "content": "x"}], response_format=Pile)
+    assert caught.value.code == "schema_unsupported"
+
+
+MAYBE = Choice("x", (Gap("integer", "x"), Gap("number", "x"), Gap("enum", "x", (None,))))
+EITHER = Choice("x", (Gap("boolean", "x"), Gap("string", "x")))
+
+
+@pytest.mark.parametrize(
+    ("choice", "text", "value"),
+    [
+        (MAYBE, " 12,", 12),
+        (MAYBE, "1.5", 1.5),
+        (MAYBE, "null, 3", None),
+        (MAYBE, "about 7", 7),
+        (EITHER, '"true"', "true"),
+        (EITHER, "true", True),
+        (EITHER, "red", "red"),
+    ],
+)
+def test_a_choice_is_what_it_looks_like(choice: Choice, text: str, value: Any) -> None:
+    assert (choice.read(text), type(choice.read(text))) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [("", []), ("], ", []), (" , 1", []), ("1, 2 3, 4, 5, 6", [1, 2, 4]), ("1, x", [1]), ("1 ], 2", [1]), ("\n", [])],
+)
+def test_as_many_items_as_were_written(text: str, values: list[int]) -> None:
+    assert Rest(Gap("integer", "x"), 3).read(text) == values
+
+
 def test_streams_and_responses_say_the_same(api: OpenAI) -> None:
     with api.chat.completions.stream(
         model="fake", messages=[{"role": "user", "content": ANSWER}], response_format=Thing
@@ -86,6 +163,7 @@ def test_streams_and_responses_say_the_same(api: OpenAI) -> None:
         (Gap("boolean", "x"), "False, true", False),
         (Gap("enum", "x", (1, "two", None)), '"two"', "two"),
         (Gap("enum", "x", (1, "two", None)), " 1", 1),
+        (Gap("enum", "x", (True, None)), "null", None),
         (Gap("enum", "x", ("green", "blue")), "gren", "green"),
     ],
 )
@@ -111,6 +189,10 @@ def nested(depth: int) -> dict[str, Any]:
     return {"type": "object", "properties": {"a": nested(depth - 1)}} if depth else {"type": "string"}
 
 
+def rows(depth: int) -> dict[str, Any]:
+    return {"type": "array", "items": rows(depth - 1), "maxItems": 60} if depth else {"type": "string"}
+
+
 BOMB = {
     "$ref": "#/$defs/A",
     "$defs": {"A": {"type": "object", "properties": {str(i): {"$ref": "#/$defs/A"} for i in range(9)}}},
@@ -120,9 +202,21 @@ BOMB = {
 @pytest.mark.parametrize(
     ("schema", "words"),
     [
-        ({"type": "array"}, "'array'"),
+        ({"type": "set"}, "'set'"),
+        ({"type": "array"}, "items"),
+        ({"type": "array", "items": {"type": "string"}, "minItems": 3, "maxItems": 2}, "minItems"),
+        ({"type": "array", "items": {"type": "string"}, "minItems": True}, "minItems"),
+        ({"type": "array", "items": {"type": "string"}, "uniqueItems": True}, "uniqueItems"),
+        ({"type": "array", "items": STRING}, "needs maxItems"),
+        ({"type": "array", "items": {"type": "string"}, "minItems": 10**9}, "too many items"),
+        ({"type": "array", "items": {"type": "string"}, "maxItems": 0}, "no value"),
+        ({"anyOf": [STRING, {"type": "string"}]}, "beside"),
+        ({"anyOf": [STRING, STRING]}, "beside"),
+        ({"anyOf": [{"type": "null"}], "type": "string"}, "beside anyOf"),
+        ({"type": []}, "choose from"),
         ({"type": "string", "pattern": "x"}, "pattern"),
-        ({"anyOf": []}, "anyOf"),
+        ({"anyOf": []}, "anyOf must list"),
+        (rows(8), "too many items"),
         ({"$ref": "https://example.com"}, r"\$ref"),
         ({"type": "object"}, "no value"),
         ({"type": "object", "properties": {"[MASK:3]": {"type": "string"}}}, "MASK"),

@@ -9,9 +9,11 @@ from typing import Any
 import httpx
 import pytest
 import soundfile
-from openai import OpenAI
-from openai.types.chat import ChatCompletion
+from openai import NotFoundError, OpenAI
+from openai.types import Completion, Model
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from PIL import Image
+from pydantic import BaseModel, Field
 
 from unmask_engine.engine import Engine
 from unmask_engine.media import write_audio
@@ -147,3 +149,77 @@ def test_json_has_the_keys_of_its_schema(api: OpenAI, drawn: str) -> None:
         response_format={"type": "json_schema", "json_schema": {"name": "thing", "schema": schema}},
     )
     assert list(json.loads(answer.choices[0].message.content or "")) == ["colour", "shape"]
+
+
+def strict(event_type: Any, event: Any) -> Any:
+    """As it came, held against the type that the client only claims."""
+    return event_type.model_validate_json(event.model_dump_json(exclude_unset=True), strict=True)
+
+
+def test_a_text_answer_streams(api: OpenAI) -> None:
+    whole = strict(ChatCompletion, chat(api, "hello"))
+    assert whole.choices[0].message.content
+    with api.chat.completions.create(
+        model=MODEL,
+        messages=[{"role": "user", "content": "hello"}],
+        stream=True,
+        stream_options={"include_usage": True},
+        extra_body={"steps": 8},
+    ) as chunks:
+        *told, last = [strict(ChatCompletionChunk, chunk) for chunk in chunks]
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in told) == whole.choices[0].message.content
+    assert told[-1].choices[0].finish_reason == whole.choices[0].finish_reason
+    assert last.usage == whole.usage
+
+
+def test_a_picture_comes_in_a_stream(api: OpenAI, drawn: str) -> None:
+    with api.chat.completions.create(
+        model=MODEL,
+        messages=[{"role": "user", "content": "a red circle"}],
+        stream=True,
+        extra_body={"steps": 8, "modalities": ["image"]},
+    ) as chunks:
+        deltas = [strict(ChatCompletionChunk, chunk).choices[0].delta.model_extra or {} for chunk in chunks]
+    (image,) = [image for delta in deltas for image in delta.get("images", ())]
+    assert image["image_url"]["url"] == drawn
+
+
+def test_a_prompt_is_answered_without_a_suffix_whole_and_streamed(api: OpenAI) -> None:
+    options: dict[str, Any] = {"model": MODEL, "prompt": "hello", "extra_body": {"steps": 8}}
+    whole = strict(Completion, api.completions.create(**options))
+    assert whole.choices[0].text
+    with api.completions.create(stream=True, **options) as pieces:
+        told = [strict(Completion, piece) for piece in pieces]
+    assert "".join(piece.choices[0].text for piece in told) == whole.choices[0].text
+
+
+def test_a_gap_is_filled_in_as_a_stream(api: OpenAI) -> None:
+    options: dict[str, Any] = {"model": MODEL, "prompt": "a small", "suffix": " circle", "max_tokens": 2}
+    with api.completions.create(stream=True, **options) as pieces:
+        told = "".join(piece.choices[0].text for piece in pieces)
+    assert told == api.completions.create(**options).choices[0].text
+
+
+def test_models(api: OpenAI) -> None:
+    (listed,) = api.models.list().data
+    assert strict(Model, listed).id == MODEL
+    assert api.models.retrieve(MODEL) == listed
+    with pytest.raises(NotFoundError) as caught:
+        api.models.retrieve("gpt-5")
+    assert caught.value.code == "model_not_found"
+
+
+class Scene(BaseModel):
+    colours: list[str]
+    words: list[str] = Field(min_length=2, max_length=2)
+    note: str | None
+
+
+def test_a_type_with_lists_is_filled_in(api: OpenAI) -> None:
+    answer = api.chat.completions.parse(
+        model=MODEL, messages=[{"role": "user", "content": "hello"}], response_format=Scene
+    )
+    scene = answer.choices[0].message.parsed
+    assert scene is not None
+    assert len(scene.words) == 2
+    assert len(scene.colours) <= 8

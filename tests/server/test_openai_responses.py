@@ -57,6 +57,8 @@ def test_a_text_answer(api: OpenAI) -> None:
     assert answer.metadata == {"a": "b"}
     assert answer.usage is not None
     assert (answer.usage.input_tokens, answer.usage.output_tokens, answer.usage.total_tokens) == (5, 3, 8)
+    assert answer.usage.model_extra == {"steps": 2}
+    assert stream(api)[-1].response.usage == answer.usage
 
 
 def test_events_come_in_order_and_are_the_whole(api: OpenAI) -> None:
@@ -130,6 +132,7 @@ def test_logprobs_are_the_confidences(api: OpenAI) -> None:
         ({"input": [{"type": "function_call_output", "call_id": "x", "output": "y"}]}, "input[0]"),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "x"}]}]}, None),
         ({"extra_body": {"steps": 0}}, "steps"),
+        ({"extra_body": {"preview": {"every_steps": 1}}}, "preview"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_by_name(api: OpenAI, options: dict[str, Any], param: str | None) -> None:

@@ -4,6 +4,8 @@ import base64
 import io
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import httpx
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 import soundfile
 from openai import BadRequestError, OpenAI
 
+from unmask_engine.omni_presets import OMNI_PRESETS
 from unmask_engine.request import TextPart
 from unmask_server.settings import Settings
 
@@ -58,6 +61,18 @@ def test_pcm_streams_in_order(openai: OpenAI, engine) -> None:
     assert spoken == [(TextPart("One sentence."),), (TextPart("Another one!"),), (TextPart("And a third?"),)]
 
 
+def test_the_preset_says_how_many_words_a_piece_may_have(start, wait, new_engine) -> None:
+    preset = next(preset for preset in OMNI_PRESETS if preset.task == "tts")
+    new_engine.bundle.presets = (replace(preset, piece_words=2),)
+    with start(lambda: new_engine) as client:
+        wait(lambda: client.get("/ready").status_code == 200)
+        body = {"input": "one two three, four five.", "response_format": "pcm"}
+        answer = client.post("/v1/audio/speech", json=body)
+    assert abs(len(answer.content) // 2 - 3 * SAMPLES) <= 2
+    spoken = {part.text for request in new_engine.requests for part in request.parts}
+    assert spoken == {"one two", "three,", "four five."}
+
+
 def test_events_carry_the_same_bytes(client: httpx.Client, openai: OpenAI) -> None:
     with openai.audio.speech.with_streaming_response.create(
         model="m", voice="alloy", input="Hello there. You.", response_format="pcm", stream_format="sse"
@@ -68,7 +83,7 @@ def test_events_carry_the_same_bytes(client: httpx.Client, openai: OpenAI) -> No
     assert [event["type"] for event in events[:-1]] == ["speech.audio.delta"] * (len(events) - 1)
     assert events[-1] == {
         "type": "speech.audio.done",
-        "usage": {"input_tokens": 10, "output_tokens": 6, "total_tokens": 16},
+        "usage": {"input_tokens": 10, "output_tokens": 6, "total_tokens": 16, "steps": 4},
     }
     whole = client.post("/v1/audio/speech", json={"input": "Hello there. You.", "response_format": "pcm"})
     assert b"".join(base64.b64decode(event["audio"]) for event in events[:-1]) == whole.content
@@ -89,11 +104,11 @@ def test_native_knobs_and_nulls(openai: OpenAI, client: httpx.Client, engine) ->
         ({"input": " \n"}, "input"),
         ({"input": "x" * 5000}, "input"),
         ({"input": "x", "voice": "darth"}, "voice"),
-        ({"input": "x", "response_format": "aac"}, "response_format"),
         ({"input": "x", "response_format": "midi"}, "response_format"),
         ({"input": "x", "speed": 2}, "speed"),
         ({"input": "x", "stream_format": "smoke"}, "stream_format"),
         ({"input": "x", "steps": 0}, "steps"),
+        ({"input": "x", "preview": {"every_steps": 1}}, "preview"),
         ({"input": "x", "steps": 0, "stream_format": "sse"}, "steps"),
     ],
 )
@@ -103,8 +118,23 @@ def test_what_cannot_be_is_refused(client: httpx.Client, body: dict[str, object]
     assert response.json()["error"]["param"] == param
 
 
-def test_the_client_raises_what_was_wrong(openai: OpenAI) -> None:
-    with pytest.raises(BadRequestError, match="aac is not written here") as caught:
+def test_aac_with_the_extra(client: httpx.Client, openai: OpenAI) -> None:
+    av = pytest.importorskip("av", reason="the extra `aac` is not installed")
+    answer = openai.audio.speech.create(model="m", voice="alloy", input="Hello there. You.", response_format="aac")
+    assert answer.response.headers["content-type"] == "audio/aac"
+    with av.open(io.BytesIO(answer.content)) as file:
+        assert file.format.name == "aac"
+        frames = list(file.decode(audio=0))
+    assert (frames[0].sample_rate, frames[0].layout.name) == (24000, "mono")
+    assert sum(frame.samples for frame in frames) == pytest.approx(2 * SAMPLES, abs=2048)  # frames of 1024 and a delay
+    body = {"input": "Hello there. You.", "response_format": "aac", "stream_format": "sse"}
+    events = [json.loads(line[6:]) for line in client.post("/v1/audio/speech", json=body).iter_lines() if line]
+    assert b"".join(base64.b64decode(event["audio"]) for event in events[:-1]) == answer.content
+
+
+def test_aac_without_it_says_what_is_missing(openai: OpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unmask_server.aac.find_spec", lambda _: None)
+    with pytest.raises(BadRequestError, match=r"the extra `aac`.*unmask\[aac\]") as caught:
         openai.audio.speech.create(model="m", voice="alloy", input="x", response_format="aac")
     assert caught.value.code == "unsupported_format"
 
@@ -133,11 +163,16 @@ def test_a_text_of_many_pieces_fits_into_a_short_queue(start, wait, new_engine) 
 
 
 def test_a_full_queue_refuses_before_the_first_byte(start, wait, new_engine) -> None:
-    with start(lambda: new_engine, Settings(max_queue=0)) as client:
+    with start(lambda: new_engine, Settings(max_queue=0, max_batch=1)) as client, ThreadPoolExecutor() as pool:
         wait(lambda: client.get("/ready").status_code == 200)
+        new_engine.hold.set()
+        running = pool.submit(client.post, "/v1/generate", json={"input": "x"})
+        wait(lambda: new_engine.together[-1:] == [1])
         response = client.post("/v1/audio/speech", json={"input": "One. Two."})
         assert (response.status_code, response.json()["error"]["code"]) == (503, "overloaded")
         assert "retry-after" in response.headers
+        new_engine.hold.clear()
+        assert running.result().status_code == 200
 
 
 def test_a_client_that_leaves_frees_the_engine(start, wait, new_engine) -> None:

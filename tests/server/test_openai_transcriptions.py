@@ -5,6 +5,7 @@ import io
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import httpx
 import numpy as np
@@ -57,23 +58,31 @@ def long() -> bytes:
     return write_audio(AudioPart(np.concatenate([TONE, SILENCE, TONE, TONE]), RATE), "flac")
 
 
+def strict(answer_type: Any, answer: Any) -> Any:
+    """As it came, held against the type that the client only claims."""
+    return TypeAdapter(answer_type).validate_json(answer.model_dump_json(exclude_unset=True), strict=True)
+
+
 def test_json_is_the_default(openai: OpenAI, short: bytes) -> None:
     answer = openai.audio.transcriptions.create(model="whisper-1", file=io.BytesIO(short))
+    strict(Transcription, answer)
     assert answer.text == "about 1 long seconds"
     assert answer.usage is not None
     assert answer.usage.type == "tokens"
     assert answer.usage.total_tokens == 8
+    assert answer.usage.model_extra == {"steps": 2}
 
 
 def test_utterances_are_heard_together_and_told_in_order(openai: OpenAI, engine, long: bytes) -> None:
     before = len(engine.together)
     answer = openai.audio.transcriptions.create(model="any", file=("a.mp3", long), response_format="verbose_json")
-    assert isinstance(TranscriptionVerbose.model_validate(answer.model_dump()), TranscriptionVerbose)
+    strict(TranscriptionVerbose, answer)
     assert answer.text == "about 2 long seconds about 4 long seconds"
     assert max(engine.together[before:]) == 2
     assert answer.duration == 6.0
     assert answer.usage is not None
     assert answer.usage.seconds == 6
+    assert answer.usage.model_extra == {"steps": 4}  # of both
     first, second = answer.segments or []
     assert (first.start, first.end) == pytest.approx((0.0, 1.0), abs=0.11)
     assert (second.start, second.end) == pytest.approx((4.0, 6.0), abs=0.11)
@@ -97,9 +106,23 @@ def test_plain_formats(openai: OpenAI, client: httpx.Client, long: bytes, respon
     assert raw.headers["content-type"] == "text/plain; charset=utf-8"
 
 
+def test_words_have_the_times_of_the_whole_recording(openai: OpenAI, long: bytes) -> None:
+    answer = openai.audio.transcriptions.create(
+        model="any", file=long, response_format="verbose_json", timestamp_granularities=["word", "segment"]
+    )
+    strict(TranscriptionVerbose, answer)
+    first, second = answer.words or []
+    assert (first.word, first.start, first.end) == ("hello", 0.01, 0.5)
+    cut = 2.5  # the middle of the pause
+    assert second.start == pytest.approx(cut + 0.01, abs=0.1)
+    assert second.end - second.start == pytest.approx(0.49)
+    plain = openai.audio.transcriptions.create(model="any", file=long, response_format="verbose_json")
+    assert plain.words is None
+
+
 def test_streaming(openai: OpenAI, long: bytes) -> None:
     with openai.audio.transcriptions.create(model="any", file=long, stream=True) as stream:
-        events = [TypeAdapter(TranscriptionStreamEvent).validate_python(event.model_dump()) for event in stream]
+        events = [strict(TranscriptionStreamEvent, event) for event in stream]
     *deltas, done = events
     assert len(deltas) >= 4
     assert {delta.type for delta in deltas} == {"transcript.text.delta"}
@@ -109,7 +132,7 @@ def test_streaming(openai: OpenAI, long: bytes) -> None:
 
 def test_logprobs(openai: OpenAI, long: bytes) -> None:
     answer = openai.audio.transcriptions.create(model="m", file=long, include=["logprobs"])
-    assert isinstance(answer, Transcription)
+    strict(Transcription, answer)
     tokens = answer.logprobs or []
     assert [token.token for token in tokens] == ["about ", "2 ", "long ", "about ", "4 ", "long "]
     assert [token.logprob for token in tokens[:2]] == pytest.approx([-0.5, math.log(0.5)])
@@ -119,7 +142,7 @@ def test_logprobs(openai: OpenAI, long: bytes) -> None:
 def test_translations(openai: OpenAI, short: bytes) -> None:
     assert openai.audio.translations.create(model="any", file=short).text == "about 1 long seconds"
     verbose = openai.audio.translations.create(model="any", file=short, response_format="verbose_json")
-    assert isinstance(TranslationVerbose.model_validate(verbose.model_dump()), TranslationVerbose)
+    strict(TranslationVerbose, verbose)
 
 
 def test_what_clients_send_besides(openai: OpenAI, engine, short: bytes) -> None:
@@ -155,6 +178,7 @@ def test_a_recording_in_json(client: httpx.Client, short: bytes) -> None:
         ({"stream": "perhaps"}, "stream"),
         ({"temperature": "hot"}, "temperature"),
         ({"steps": "0"}, "steps"),
+        ({"preview[every_steps]": "1"}, "preview.every_steps"),
         ({"stream": "true", "steps": "0"}, "steps"),
     ],
 )

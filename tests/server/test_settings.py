@@ -1,5 +1,6 @@
 """The settings of `unmask serve`: one table behind flags, variables and a file."""
 
+import json
 import tomllib
 from dataclasses import fields
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from unmask_server.commands.exits import UsageError
 from unmask_server.commands.serve import serve
 from unmask_server.options import flag_name, flags, variable_name
+from unmask_server.remote_media import is_domain
 from unmask_server.settings import Settings
 
 
@@ -44,8 +46,17 @@ def test_a_flag_goes_before_a_variable_before_the_file_before_the_default(shown,
 def test_what_is_printed_is_a_file_that_says_the_same(shown, tmp_path: Path) -> None:
     file = tmp_path / "unmask.toml"
     config = shown("--max-queue", 7, "--log-format", "json", "--shutdown-timeout", 2.5)
-    file.write_text("\n".join(f"{key} = {value!r}" for key, value in config.items()))
+    file.write_text("\n".join(f"{key} = {json.dumps(value)}" for key, value in config.items()))
     assert shown("--config", file) == config
+
+
+def test_domains_of_media_are_a_setting_like_any_other(shown, monkeypatch) -> None:
+    assert shown()["allowed-media-domain"] == []
+    assert shown("--allowed-media-domain", "a.example", "--allowed-media-domain", "b.example") == shown() | {
+        "allowed-media-domain": ["a.example", "b.example"]
+    }
+    monkeypatch.setenv("UNMASK_ALLOWED_MEDIA_DOMAIN", "c.example")
+    assert shown()["allowed-media-domain"] == ["c.example"]
 
 
 def test_secrets_are_not_shown(shown) -> None:
@@ -83,3 +94,17 @@ def test_every_setting_has_its_names_and_help() -> None:
 def test_an_empty_key_protects_nothing() -> None:
     with pytest.raises(UsageError, match="--api-key"):
         serve(Settings(api_keys=("",)))
+
+
+@pytest.mark.parametrize(
+    "domain", ["https://x", "a.example/path", "a.example:443", "*.a.example", "", "bücher.example"]
+)
+def test_a_domain_of_media_is_a_name(domain: str) -> None:
+    """Any other value would allow nothing, and nobody would know why."""
+    with pytest.raises(UsageError, match=r"--allowed-media-domain: .* is no domain"):
+        serve(Settings(allowed_media_domains=("a.example", domain)))
+
+
+@pytest.mark.parametrize("domain", ["a.example", "Media.A.example.", ".a.example", "xn--bcher-kva.example", "10.0.0.1"])
+def test_names_that_hosts_can_have(domain: str) -> None:
+    assert is_domain(domain)

@@ -1,6 +1,7 @@
 """Clients that are slow, rude or many: everyone is answered or refused, nothing hangs, the engine is left idle."""
 
 import gc
+import json
 import socket
 import time
 from collections import Counter
@@ -89,13 +90,23 @@ def test_an_idle_connection_is_kept(hasty: httpx.Client) -> None:
         assert b" 200 " in connection.recv(65536)
 
 
-def test_who_stops_sending_may_still_read(client: httpx.Client) -> None:
-    with connect(client) as connection:
-        connection.sendall(WHOLE.replace(b"host: x\r\n", b"host: x\r\nconnection: close\r\n"))
-        connection.shutdown(socket.SHUT_WR)
-        answer = read_all(connection)
-    assert answer == b"" or b" 200 " in answer.split(b"\r\n")[0]
-    assert client.get("/health").status_code == 200
+@pytest.mark.parametrize("sent", [WHOLE, WHOLE[:-3]])
+def test_who_stops_sending_is_told_that_it_has_left(start, wait, new_engine, sent: bytes) -> None:
+    """Whoever has left altogether looks the same: its work is stopped."""
+    with start(lambda: new_engine) as client:
+        wait(lambda: client.get("/ready").status_code == 200)
+        new_engine.hold.set()
+        with connect(client) as connection:
+            connection.sendall(sent)
+            if sent == WHOLE:
+                wait(lambda: not is_idle(client))
+            connection.shutdown(socket.SHUT_WR)
+            head, _, body = read_all(connection).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+        assert json.loads(body)["error"]["code"] == "client_closed"
+        wait(lambda: is_idle(client))
+        new_engine.hold.clear()
+        assert client.post("/v1/generate", json={"input": "x"}).status_code == 200
 
 
 def test_who_leaves_frees_the_engine(start, wait, new_engine) -> None:
@@ -146,3 +157,34 @@ def test_memory_stays_at_its_level(client: httpx.Client, engine) -> None:
     resident_mib(100)
     before = resident_mib(50)
     assert resident_mib(300) < before + 8
+
+
+def test_memory_stays_at_its_level_when_clients_leave(start, wait, new_engine) -> None:
+    """In the middle of a body, before the answer, and in the middle of a stream."""
+    text = json.dumps({"input": "word " * 10_000, "output": ["audio", "text"], "stream": True}).encode()
+    whole = HEAD + b"content-length: %d\r\n\r\n" % len(text) + text
+
+    def resident_mib(rounds: int) -> float:
+        for _ in range(rounds):
+            for sent in (whole[:-100], whole):
+                with connect(client) as connection:
+                    connection.sendall(sent)
+            with connect(client) as connection:
+                connection.sendall(whole)
+                assert b" 200 " in connection.recv(65536)
+                assert connection.recv(65536)
+        wait(lambda: is_idle(client))
+        new_engine.requests.clear()
+        new_engine.together.clear()
+        gc.collect()
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+    with start(lambda: new_engine, Settings(max_queue=256)) as client:
+        wait(lambda: client.get("/ready").status_code == 200)
+        new_engine.hold.set()
+        resident_mib(40)
+        before = resident_mib(20)
+        assert resident_mib(120) < before + 8  # their bodies alone have 18 MiB
+        assert not new_engine.running
+        new_engine.hold.clear()
+        assert client.post("/v1/generate", json={"input": "x"}).status_code == 200

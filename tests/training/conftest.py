@@ -1,6 +1,7 @@
 """A file of four samples in the published format, with their media."""
 
 import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,11 @@ import torch
 
 from unmask_engine.media import write_audio, write_image
 from unmask_engine.request import AudioPart, ImagePart
+from unmask_training.corpus import SLOT_TOKENS, Said
+from unmask_training.language import words
+from unmask_training.pools import SILENCE, Pools, scenes
+from unmask_training.sequences import Writer
+from unmask_training.vocabulary import IMAGE_CODES, build_tokenizer
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -39,3 +45,28 @@ def four_samples(tmp_path: Path) -> Path:
     file = tmp_path / "samples.jsonl"
     file.write_text("".join(json.dumps(body) + "\n" for body in bodies))
     return file
+
+
+@pytest.fixture(scope="session")
+def pools(tmp_path_factory: pytest.TempPathFactory) -> Pools:
+    """A little of everything that a stage draws from; its recordings have 9, 12 and 6 rows."""
+    tokenizer = build_tokenizer(0, tmp_path_factory.mktemp("pools") / "tokenizer.json")
+    drawn, seen = scenes(0, 5, 5)
+    rng = random.Random(0)
+    codes = [[rng.randrange(IMAGE_CODES) for _ in range(64)] for _ in range(10)]
+    said = (
+        Said("a red circle", "caption", "rms", drawn[0]),
+        Said("what color is the background", "question", "rms"),
+        Said("hello", "talk", "rms"),
+    )
+    lexicon = {w: list(range(i, i + SLOT_TOKENS)) for i, w in enumerate([*words(), SILENCE])}
+    seen_pictures = list(zip(seen, codes[5:], strict=True))
+    return Pools(
+        Writer(tokenizer, [9, 12, 6]),
+        list(zip(drawn, codes[:5], strict=True)),
+        seen_pictures,
+        said,
+        {0: codes[0]},
+        lexicon,
+        heard=([(4, 300)], [(5, 301), (8, 302)], []),
+    )

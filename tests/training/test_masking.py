@@ -1,19 +1,17 @@
 """Masking, tail pads and sequences of the three stages."""
 
 import random
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from tokenizers import Tokenizer
 
-from unmask_training.grounding import IGNORED, NAMED, patch_labels
 from unmask_training.masking import PAD_RATIO, hide
+from unmask_training.pools import Pools
 from unmask_training.sequences import SPOKEN_CANVAS, SPOKEN_MARK, Sample, Writer
-from unmask_training.train_backbone import Batch, collate
+from unmask_training.train_backbone import EMPTY, Batch, collate, hidden_positions
 from unmask_training.vocabulary import AUDIO_CODES, IMAGE_CODES, TEXT_TOKENS, build_tokenizer
-from unmask_training.world import SHAPES, Scene, Thing
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +47,13 @@ def test_a_spoken_sample_has_its_mark_where_the_preset_pins_it(writer: Writer) -
         writer.spoken(1, "a " * 40, [], None)
 
 
-def _batch(count: int, answer: int, pads: int) -> Batch:
-    samples = [Sample([7] * (5 + answer), 5) for _ in range(count)]
-    return collate(samples, 5 + answer + pads, pad=0)
+def _batch(writer: Writer, count: int, answer: int, pads: int, copied: tuple[int, int] = (0, 0)) -> Batch:
+    samples = [Sample([7] * (5 + answer), 5, copied=copied) for _ in range(count)]
+    return collate(samples, 5 + answer + pads, Pools(writer, [], []))
 
 
-def test_one_ratio_a_sample_and_attenuated_pads() -> None:
-    batch = _batch(4000, answer=40, pads=40)
+def test_one_ratio_a_sample_and_attenuated_pads(writer: Writer) -> None:
+    batch = _batch(writer, 4000, answer=40, pads=40)
     hidden = hide(batch.answer, batch.pads, torch.Generator().manual_seed(0))
     assert not hidden[:, :5].any()
     ratio = hidden[:, 5:45].float().mean(1)
@@ -67,8 +65,8 @@ def test_one_ratio_a_sample_and_attenuated_pads() -> None:
     assert float(torch.corrcoef(torch.stack([ratio, pad_ratio]))[0, 1]) > 0.8
 
 
-def test_every_sample_has_something_to_learn() -> None:
-    batch = _batch(500, answer=1, pads=1)
+def test_every_sample_has_something_to_learn(writer: Writer) -> None:
+    batch = _batch(writer, 500, answer=1, pads=1)
     hidden = hide(batch.answer, batch.pads, torch.Generator().manual_seed(1))
     assert hidden.any(1).all()
 
@@ -85,7 +83,7 @@ def test_image_codes_and_text_have_ids_of_their_own(writer: Writer) -> None:
 def test_every_answer_of_a_conversation_is_learnt_and_no_question(writer: Writer) -> None:
     asked = [("what shape is it", "star"), ("what color is it", "red"), ("how big is the star", "large")]
     sample = writer.image_questions(asked, [5] * 64)
-    batch = collate([sample], len(sample.ids) + 3, pad=writer.pad)
+    batch = collate([sample], len(sample.ids) + 3, Pools(writer, [], []))
     learnt = [i for i, known in zip(sample.ids, batch.answer[0].tolist(), strict=False) if known]
     end = [writer.id("<|im_end|>"), *writer.text("\n")]
     assert learnt == [i for _, answer in asked for i in (*writer.text(answer), *end)]
@@ -94,24 +92,9 @@ def test_every_answer_of_a_conversation_is_learnt_and_no_question(writer: Writer
     assert sample.ids[: len(alone.ids)] == alone.ids
 
 
-def test_patches_are_labelled_by_the_thing_that_covers_them() -> None:
-    star = Thing("star", "blue", "small", 0.27, 0.27, 0.14)
-    heart = Thing("heart", "red", "large", 0.75, 0.75, 0.2)
-    labels = patch_labels(Scene((star, heart), "white", "free"), 8)
-    names = [tuple(NAMED).index(n) for n in ("shape", "color", "place", "size", "count")]
-    assert names == [0, 1, 2, 3, 4]
-    assert labels[2 * 8 + 2] == (SHAPES.index("star") + 1, 3, 1, 1, 2)
-    assert labels[6 * 8 + 6] == (SHAPES.index("heart") + 1, 1, 9, 2, 2)
-    assert labels[7] == (0, 0, 0, 0, 2)
-    assert all(0 <= c < n for label in labels for c, n in zip(label, NAMED.values(), strict=True))
-
-
-def test_only_a_known_picture_is_grounded(writer: Writer) -> None:
-    scene = Scene((Thing("star", "blue", "large", 0.5, 0.5, 0.2),), "white", "free")
-    sample = replace(writer.image_questions([("what is blue", "star")], [5] * 64), scene=scene)
-    unknown = writer.image_questions([("what is blue", "star")], [5] * 64)
-    batch = collate([sample, unknown], len(sample.ids) + 2, writer.pad)
-    known = (batch.patches[0, :, 0] != IGNORED).nonzero().flatten().tolist()
-    first = sample.ids.index(writer.id("<|begin_of_image|>")) + 1
-    assert known == list(range(first, first + 64))
-    assert bool((batch.patches[1] == IGNORED).all())
+def test_a_share_of_what_says_the_prompt_again_starts_from_an_empty_canvas(writer: Writer) -> None:
+    batch = _batch(writer, 2000, answer=20, pads=4, copied=(6, 22))
+    hidden = hidden_positions(batch, torch.Generator().manual_seed(2))
+    assert not hidden[:, :5].any()
+    assert float(hidden[:, 6:22].all(1).float().mean()) == pytest.approx(EMPTY, abs=0.06)
+    assert float(hidden[:, 22:25].all(1).float().mean()) < 0.4  # what is not copied is hidden as ever

@@ -1,14 +1,15 @@
 """The world's data is deterministic, and what it says about a picture can be read back from the picture."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from unmask_training.language import all_questions, as_typed, caption, questions, words
-from unmask_training.listeners import content_words, word_error_rate
+from unmask_training.listeners import content_words, new_words, word_error_rate
 from unmask_training.render import render
 from unmask_training.scene_reader import names_right, read_background, same_things
-from unmask_training.world import describable_scene, free_scene, place_of
+from unmask_training.world import Thing, describable_scene, free_scene, place_of
 
 
 def test_a_seed_fixes_scenes_captions_and_pixels() -> None:
@@ -40,6 +41,26 @@ def test_the_scene_reader_refuses_what_is_wrong() -> None:
     assert not any(names_right(a, render(b)) for a, b in wrong)
 
 
+def test_the_scene_reader_tells_sizes() -> None:
+    rng = random.Random(3)
+    scenes = [describable_scene(rng) for _ in range(60)]
+    for scene in scenes:
+        wrong = replace(scene, things=tuple(resized(t, len(scene.things)) for t in scene.things))
+        assert same_things(wrong, render(wrong))
+        assert not same_things(scene, render(wrong))
+        assert names_right(scene, render(wrong))
+
+
+def resized(thing: Thing, count: int) -> Thing:
+    """The same thing in the other size of described pictures."""
+    radii = {1: (0.145, 0.24), 2: (0.115, 0.18), 3: (0.105, 0.14)}[count]
+    return (
+        replace(thing, size="small", radius=radii[0])
+        if thing.size == "large"
+        else replace(thing, size="large", radius=radii[1])
+    )
+
+
 def test_answers_are_true_of_the_scene() -> None:
     rng = random.Random(5)
     for _ in range(200):
@@ -64,6 +85,7 @@ def test_every_word_of_every_sentence_is_in_the_lexicon() -> None:
         said = [caption(scene, rng), *(text for q in questions(scene, rng) for text in q[1:]), *all_questions()]
         assert {w for text in said for w in text.split()} <= known
     assert set(content_words()) <= known
+    assert not set(new_words()) & known
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from unmask_engine.models.omni import OmniModel
+from unmask_training.devices import device_of
 from unmask_training.train_ears import BLANK
 
 _BLANK_WEIGHT = 0.3  # most rows are blank
@@ -22,12 +23,12 @@ def fit(model: OmniModel, rows: list[NDArray[np.float16]], steps: int = 400, bat
     rng = random.Random(seed)
     projector, embeddings = model.model.audio_projection, model.model.embed_tokens.weight.detach()
     scale = float(embeddings.std())
-    generator = torch.Generator().manual_seed(seed)
-    silence = torch.randn(embeddings.shape[1], generator=generator) * scale
+    generator, device = torch.Generator().manual_seed(seed), device_of(model)
+    silence = (torch.randn(embeddings.shape[1], generator=generator) * scale).to(device)
     optimizer = torch.optim.AdamW(projector.parameters(), lr=2e-3)
     loss = torch.zeros(())
     for _ in range(steps):
-        x = torch.from_numpy(np.concatenate(rng.choices(rows, k=batch))).float()
+        x = torch.from_numpy(np.concatenate(rng.choices(rows, k=batch))).to(device).float()
         with torch.no_grad():
             heard = model.speech_encoder.ctc_logits(x[None])[0].argmax(-1)
             spoken = (heard != BLANK)[:, None]

@@ -11,6 +11,7 @@ SHARED = "backbone"  # the part that several processes can share; every other on
 
 
 def main(arguments: list[str]) -> None:
+    from unmask_training.devices import chosen
     from unmask_training.recipe import CONFIG, PARTS, make
 
     parser = argparse.ArgumentParser(
@@ -22,11 +23,16 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--config", type=Path, default=CONFIG, help="TOML; default: the shipped mini.toml")
     parser.add_argument("--processes", type=int, default=1, help=f"for the part {SHARED}, one thread each")
     parser.add_argument("--threads", type=int, default=0, help="torch threads a process; 0 leaves torch's choice")
+    parser.add_argument("--device", default="", help="cpu, cuda or cuda:N; default: cuda where there is one, else cpu")
     options = parser.parse_args(arguments)
     if unknown := sorted(set(options.parts) - set(PARTS)):
         parser.error(f"unknown part {', '.join(unknown)}; there are: {', '.join(PARTS)}")
     if not options.config.is_file():
         parser.error(f"--config {options.config}: there is no such file")
+    try:
+        device = chosen(options.device)
+    except ValueError as error:
+        parser.error(f"--device: {error}")
     if options.processes < 1:
         parser.error("--processes must be at least 1")
     parts = options.parts or list(PARTS)
@@ -34,15 +40,15 @@ def main(arguments: list[str]) -> None:
         parser.error(f"the part data needs {' and '.join(missing)}: apt-get install espeak-ng flite")
     for part in parts:
         if part == SHARED and options.processes > 1:
-            _share(options.work, part, options.config, options.processes)
+            _share(options.work, part, options.config, options.processes, device.type)
         else:
-            make(options.work, [part], options.config, options.threads)
+            make(options.work, [part], options.config, options.threads, device)
     print(f"the bundle lies in {options.work / 'bundle'}" if "bundle" in parts else f"done, in {options.work}")
 
 
-def _share(work: Path, part: str, config: Path, processes: int) -> None:
-    """The part in several processes that average their gradients (parallel.py)."""
+def _share(work: Path, part: str, config: Path, processes: int, device: str) -> None:
+    """The part in several processes that average their gradients (parallel.py), each on a core or a GPU of its own."""
     launcher: Sequence[str] = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes))
     recipe = ("-m", "unmask_training.recipe", str(work), part, "--config", str(config), "--threads", "1")
-    if code := subprocess.run((*launcher, *recipe)).returncode:
+    if code := subprocess.run((*launcher, *recipe, "--device", device)).returncode:
         sys.exit(code)

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmask_training.language import SMALL_TALK, all_questions, caption, sentence, word_salad, words
-from unmask_training.voices import HELD_OUT_VOICES, SPEAKING_VOICE, Delivery, any_delivery, record, record_all
+from unmask_training.voices import (
+    HELD_OUT_VOICES,
+    SPEAKING_VOICE,
+    Delivery,
+    any_delivery,
+    record,
+    record_all,
+    record_apart,
+    trimmed,
+)
 from unmask_training.world import Scene, Thing, describable_scene
 
 LISTENING_RATE = 16_000
 SPEAKING_RATE = 22_050
 TOKEN_SECONDS = 0.08  # the speech tokenizer's 12.5 Hz
+SLOT_TOKENS = 8  # of a spoken word, with the silence after it
 
 
 @dataclass(frozen=True)
@@ -49,6 +60,11 @@ class Corpus:
     def recordings(self) -> Iterator[NDArray[np.float32]]:
         return (self.recording(i) for i in range(len(self)))
 
+    def joined(self, other: "Corpus") -> "Corpus":
+        """This one's recordings and then the other's."""
+        ends = np.concatenate([self.ends, other.ends + len(self.samples)])
+        return Corpus(self.said + other.said, np.concatenate([self.samples, other.samples]), ends, self.sample_rate)
+
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         np.save(folder / "samples.npy", self.samples)
@@ -75,9 +91,27 @@ def _recorded(said: list[Said], deliveries: list[Delivery], rate: int) -> Corpus
     return Corpus(tuple(said), np.concatenate(waves), ends, rate)
 
 
-def listening(seed: int, captions: int, takes: int, others: int, held_out: bool = False) -> Corpus:
-    """What people say to the model: captions, every question and small talk `takes` times, and other sentences."""
+def listening(
+    seed: int, captions: int, takes: int, talk_takes: int, others: int, apart: int, held_out: bool = False
+) -> Corpus:
+    """What people say to the model: captions, every question `takes` times and all small talk `talk_takes` times,
+    other sentences, and `apart` sentences word by word, half of them in the model's own voice and pace."""
     rng = random.Random(seed)
+    said, deliveries = _running_script(rng, captions, takes, talk_takes, others, held_out)
+    running = _recorded(said, deliveries, LISTENING_RATE)
+    return running.joined(_apart(rng, apart)) if apart else running
+
+
+def listening_script(seed: int, captions: int, takes: int, talk_takes: int, others: int, apart: int) -> list[Said]:
+    """What `listening` records, without recording it."""
+    rng = random.Random(seed)
+    running, _ = _running_script(rng, captions, takes, talk_takes, others, held_out=False)
+    return running + _apart_script(rng, apart)[0]
+
+
+def _running_script(
+    rng: random.Random, captions: int, takes: int, talk_takes: int, others: int, held_out: bool
+) -> tuple[list[Said], list[Delivery]]:
     said, deliveries = [], []
 
     def add(text: str, kind: str, scene: Scene | None = None) -> None:
@@ -93,22 +127,58 @@ def listening(seed: int, captions: int, takes: int, others: int, held_out: bool 
     for _ in range(takes):
         for question in all_questions():
             add(question, "question")
+    for _ in range(talk_takes):
         for asked in SMALL_TALK.values():
             for text in asked:
                 add(text, "talk")
     for _ in range(others):
         scene = describable_scene(rng)
         add(word_salad(rng) if rng.random() < 0.4 else sentence(rng, scene), "other")
-    return _recorded(said, deliveries, LISTENING_RATE)
+    return said, deliveries
 
 
-def speaking(seed: int, count: int) -> Corpus:
-    """The speaking voice: running sentences, and for a third of them the words one by one as replies say them."""
+def _apart_script(rng: random.Random, count: int) -> tuple[list[Said], list[Delivery], list[list[float]]]:
+    """Sentences said word by word, how, and the silences after the words."""
+    said, deliveries, gaps = [], [], []
+    for _ in range(count):
+        text = word_salad(rng, 1, 6) if rng.random() < 0.5 else sentence(rng, describable_scene(rng))
+        deliveries.append(any_delivery(rng))
+        said.append(Said(text, "other", deliveries[-1].voice))
+        gaps.append([rng.uniform(0.04, 0.35) for _ in text.split()])
+    return said, deliveries, gaps
+
+
+def _apart(rng: random.Random, count: int) -> Corpus:
+    """Sentences said word by word: the odd ones by the speaking voice at its pace, the others by any."""
+    own = word_recordings(LISTENING_RATE)
+    said, deliveries, gaps = _apart_script(rng, count)
+
+    def one(i: int) -> NDArray[np.int16]:
+        if i % 2:
+            wave = np.concatenate([own[word] for word in said[i].text.split()])
+        else:
+            wave = record_apart(said[i].text, deliveries[i], LISTENING_RATE, gaps[i])
+        return (wave * 32767).astype(np.int16)
+
+    with ThreadPoolExecutor(4) as pool:
+        waves = list(pool.map(one, range(count)))
+    ends = np.cumsum([len(w) for w in waves], dtype=np.int64)
+    return Corpus(tuple(said), np.concatenate(waves), ends, LISTENING_RATE)
+
+
+def speaking_script(seed: int, count: int) -> list[Said]:
+    """What `speaking` records, without recording it."""
     rng = random.Random(seed)
     said = []
     for _ in range(count):
         text = word_salad(rng, 3, 7) if rng.random() < 0.5 else sentence(rng, describable_scene(rng))
         said.append(Said(text, "other", SPEAKING_VOICE))
+    return said
+
+
+def speaking(seed: int, count: int) -> Corpus:
+    """The speaking voice: running sentences, and for a third of them the words one by one as replies say them."""
+    said = speaking_script(seed, count)
     rate = SPEAKING_RATE
     corpus = _recorded(said, [Delivery(SPEAKING_VOICE)] * count, rate)
     lexicon = word_recordings(rate)
@@ -121,16 +191,19 @@ def speaking(seed: int, count: int) -> Corpus:
 
 
 def word_recordings(rate: int) -> dict[str, NDArray[np.float32]]:
-    """Each word alone in the speaking voice, trimmed softly and padded with silence to whole tokens."""
-    token = TOKEN_SECONDS * rate
+    """Each word alone in the speaking voice, in a slot of `SLOT_TOKENS` tokens with silence at its end.
+
+    Long words are said faster, so that all take the same time: the speech of a text is a row of slots, and where a
+    word is spoken follows from where it stands.
+    """
+    slot, silence = round(SLOT_TOKENS * TOKEN_SECONDS * rate), round(0.5 * TOKEN_SECONDS * rate)
     padded = {}
     for word in words():
-        samples = record(word, Delivery(SPEAKING_VOICE), rate)
-        loud = np.flatnonzero(np.convolve(samples**2, np.ones(200) / 200, "same") > 3e-6)
-        samples = samples[max(0, loud[0] - 200) : loud[-1] + 600]
-        # At least one token's worth of silence between words keeps them apart for the listener.
-        tokens = int(np.ceil(len(samples) / token + 0.9))
-        total = round(tokens * token)
-        lead = min(int(0.02 * rate), total - len(samples))
-        padded[word] = np.pad(samples, (lead, total - lead - len(samples))).astype(np.float32)
+        speed = 1.0
+        samples = trimmed(record(word, Delivery(SPEAKING_VOICE), rate))
+        while len(samples) > slot - silence:
+            speed *= max(1.02, len(samples) / (slot - silence))
+            samples = trimmed(record(word, Delivery(SPEAKING_VOICE, speed), rate))
+        lead = min(int(0.02 * rate), slot - len(samples))
+        padded[word] = np.pad(samples, (lead, slot - lead - len(samples))).astype(np.float32)
     return padded

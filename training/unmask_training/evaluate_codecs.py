@@ -1,5 +1,6 @@
 """What the codecs alone lose, without the backbone: the bound of everything that it draws and says."""
 
+from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
@@ -8,20 +9,22 @@ import torch
 from numpy.typing import NDArray
 
 from unmask_engine.codecs.image_pixels import prepare, to_pixels
+from unmask_engine.codecs.mel import log_mel
 from unmask_engine.codecs.speech_tokenizer import SpeechTokenizer
 from unmask_engine.components import load_component
-from unmask_training.examiner import Examiner, mean
-from unmask_training.listeners import content_words, sphinx_hears, word_error_rate
+from unmask_training.examiner import Examiner, Measure, Measures, error_rate, share
+from unmask_training.listeners import content_words, new_words, sphinx_hears_all
 from unmask_training.render import render
 from unmask_training.scene_reader import names_right
-from unmask_training.voices import SPEAKING_VOICE, Delivery, record
+from unmask_training.voices import SPEAKING_VOICE, Delivery, record_all
 from unmask_training.world import describable_scene
 
+_VOICE_RATE = 22_050
 _SSIM_SIGMA, _SSIM_REACH = 1.5, 3.5  # a Gaussian window of 11 x 11
 
 
 @torch.inference_mode()
-def image_codec(examiner: Examiner) -> dict[str, float]:
+def image_codec(examiner: Examiner) -> Measures:
     """Pictures put through the image tokenizer and back."""
     codec, side = examiner.engine.bundle.image_codec, examiner.bundle.media.image_output_size
     assert codec is not None
@@ -35,32 +38,58 @@ def image_codec(examiner: Examiner) -> dict[str, float]:
         ssims.append(ssim(true, made))
         right.append(names_right(scene, made))
     return {
-        "image codec PSNR": float(np.mean(psnrs)),
-        "image codec SSIM": float(np.mean(ssims)),
-        "image codec, shapes and colours right": mean(right),
+        "image codec PSNR": Measure(float(np.mean(psnrs)), len(psnrs)),
+        "image codec SSIM": Measure(float(np.mean(ssims)), len(ssims)),
+        "image codec, shapes and colours right": share(right),
     }
 
 
 @torch.inference_mode()
-def speech_codec(examiner: Examiner) -> dict[str, float]:
-    """Running speech of the speaking voice as codes and back, as pocketsphinx hears it."""
+def speech_codec(examiner: Examiner) -> Measures:
+    """Running speech of the speaking voice as codes and back: as pocketsphinx hears it, and how far its mels are off.
+
+    Once of words that training said, once of words that it never did, each with a grammar of its own.
+    """
+    found, distances = {}, []
+    for name, lexicon in (("", content_words()), (", words never trained", new_words())):
+        rng = examiner.rng(f"speech codec{name}")
+        texts = [
+            " ".join(rng.choice(lexicon) for _ in range(rng.randint(3, 6))) for _ in range(examiner.spoken_samples)
+        ]
+        waves = record_all(texts, [Delivery(SPEAKING_VOICE)] * len(texts), _VOICE_RATE)
+        before = [(w / np.float32(32767)).astype(np.float32) for w in waves]
+        after = resynthesised(examiner, before)
+        distances += [mel_distance(a, b) for a, b in zip(before, after, strict=True)]
+        heard = sphinx_hears_all([(samples, _VOICE_RATE) for samples in (*after, *before)], lexicon)
+        made, source = heard[: len(texts)], heard[len(texts) :]
+        found[f"speech codec alone{name}, pocketsphinx WER"] = error_rate(list(zip(texts, made, strict=True)))
+        found[f"(the same speech before it{name}, pocketsphinx WER)"] = error_rate(
+            list(zip(texts, source, strict=True))
+        )
+    return found | {"speech codec, log-mel distance": Measure(float(np.mean(distances)), len(distances))}
+
+
+def resynthesised(examiner: Examiner, recordings: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+    """Recordings at the voice's rate as codes and back."""
     loaded = examiner.engine.bundle
     tokenizer = cast(SpeechTokenizer, load_component(examiner.bundle, "speech_tokenizer", dtype=torch.float32))
     decoder = loaded.speech_codec
     assert decoder is not None
-    rng, lexicon = examiner.rng("speech codec"), content_words()
-    before, after = [], []
-    for _ in range(examiner.samples):
-        text = " ".join(rng.choice(lexicon) for _ in range(rng.randint(3, 6)))
-        samples = record(text, Delivery(SPEAKING_VOICE), 22_050)
-        wide = soxr.resample(samples, 22_050, tokenizer.config.sample_rate).astype(np.float32)
-        made = decoder.decode(tokenizer.encode(torch.from_numpy(wide)).to(loaded.device), 0).cpu().numpy()
-        before.append((text, sphinx_hears(samples, 22_050)))
-        after.append((text, sphinx_hears(made, decoder.sample_rate)))
-    return {
-        "speech codec alone, pocketsphinx WER": word_error_rate(after),
-        "(the same speech before it, pocketsphinx WER)": word_error_rate(before),
-    }
+    made = []
+    for samples in recordings:
+        wide = soxr.resample(samples, _VOICE_RATE, tokenizer.config.sample_rate).astype(np.float32)
+        codes = tokenizer.encode(torch.from_numpy(wide)).to(loaded.device)
+        out = decoder.decode(codes, 0).cpu().numpy()
+        rate = decoder.sample_rate
+        made.append(out if rate == _VOICE_RATE else soxr.resample(out, rate, _VOICE_RATE).astype(np.float32))
+    return made
+
+
+def mel_distance(true: NDArray[np.float32], made: NDArray[np.float32]) -> float:
+    """Mean absolute difference of the natural logarithms of the mels, over the time that both have."""
+    count = min(len(true), len(made))
+    a, b = (log_mel(torch.from_numpy(samples[:count].astype(np.float32))[None]) for samples in (true, made))
+    return float((a - b).abs().mean())
 
 
 def psnr(true: NDArray[np.uint8], made: NDArray[np.uint8]) -> float:

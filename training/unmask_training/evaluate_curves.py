@@ -40,20 +40,43 @@ def _guidance(scale: float) -> Change:
     return lambda preset: replace(preset, guidance=scale)
 
 
+def _spoken_at(fraction: float | None) -> Change:
+    """With the begin of the speech given beforehand at that share of the canvas, or not given."""
+
+    def change(preset: Preset) -> Preset:
+        if fraction is None:
+            return replace(preset, pins=tuple(pin for pin in preset.pins if pin.at_fraction is None))
+        moved = (pin if pin.at_fraction is None else replace(pin, at_fraction=fraction) for pin in preset.pins)
+        return replace(preset, pins=tuple(moved))
+
+    return change
+
+
 def _fixed(preset: Preset) -> Preset:
     return preset if preset.canvas.tokens else replace(preset, canvas=CanvasRule(tokens=FIXED_CANVAS))
+
+
+def halved(preset: Preset) -> Preset:
+    """With exactly half of its steps, rounded down, one at least."""
+    steps = preset.steps
+    number = None if steps.number is None else max(1, steps.number // 2)
+    return replace(preset, steps=StepsRule(steps.fraction / 2, number))
 
 
 def _as_it_is(preset: Preset) -> Preset:
     return preset
 
 
+DIFFERENCE = "difference in points"
+HALF: Mapping[str, Change] = {"the preset's": _as_it_is, "half": halved}
 STEPS: Mapping[str, Change] = {("N" if f == 1 else f"N/{round(1 / f)}"): _steps(f) for f in FRACTIONS}
 ABLATIONS: Mapping[str, Mapping[str, Change]] = {
     # It acts while more than 100 positions are masked (decoding.md), so on no canvas of the built-in model's pictures.
     "position penalty": {"off": _position(1.0), "2.0": _position(2.0)},
     "repetition penalty": {"off": _repetition(1.0), "1.2": _repetition(1.2)},
     "guidance": {"0": _guidance(0.0), "1": _guidance(1.0), "2": _guidance(2.0), "3": _guidance(3.0)},
+    # Trained at 0.2; the text of an answer must fit before it.
+    "pre-infill": {"off": _spoken_at(None), **{str(f): _spoken_at(f) for f in (0.1, 0.2, 0.3, 0.4)}},
     "adaptive length": {"on": _as_it_is, f"off ({FIXED_CANVAS} tokens)": _fixed},
 }
 # What each technique is for; another task would be measured without meaning.
@@ -61,6 +84,7 @@ ABLATED_TASKS: Mapping[str, Sequence[str]] = {
     "position penalty": ("t2i", "t2i_many", "s2i", "tts"),
     "repetition penalty": ("t2i", "s2i", "tts", "svqa"),
     "guidance": ("t2i", "t2i_many", "s2i"),
+    "pre-infill": ("svqa", "sqa"),
     "adaptive length": ("tts", "asr"),
 }
 
@@ -68,6 +92,15 @@ ABLATED_TASKS: Mapping[str, Sequence[str]] = {
 def curves(examiner: Examiner, tasks: Sequence[str]) -> list[Result]:
     """Every score of the tasks for N, N/2, ... steps on a canvas of N."""
     return _measured(examiner, "steps", STEPS, tasks)
+
+
+def half(examiner: Examiner, tasks: Sequence[str]) -> list[Result]:
+    """Every score of the tasks at the presets' steps, at half of them, and what that costs."""
+    found = _measured(examiner, "steps", HALF, tasks)
+    full, fewer = ([r.score for r in found if r.setting == setting] for setting in HALF)
+    for a, b in zip(full, fewer, strict=True):
+        found.append(Result("steps", DIFFERENCE, replace(b, value=b.value - a.value)))
+    return found
 
 
 def ablations(examiner: Examiner, tasks: Sequence[str]) -> list[Result]:

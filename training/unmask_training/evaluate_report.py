@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unmask_training.evaluate_curves import Result
+from unmask_training.evaluate_curves import DIFFERENCE, Result
 from unmask_training.tasks import Score
 
 
@@ -24,9 +24,13 @@ def results_markdown(results: Sequence[Result]) -> str:
         settings = list(dict.fromkeys(setting for _, setting in found))
         lines = [f"| {technique} | {' | '.join(settings)} |", "|---" * (len(settings) + 1) + "|"]
         for name in dict.fromkeys(name for name, _ in found):
-            lines.append(f"| {name} | {' | '.join(str(found[name, setting]) for setting in settings)} |")
+            lines.append(f"| {name} | {' | '.join(_cell(found[name, s], s) for s in settings)} |")
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
+
+
+def _cell(score: Score, setting: str) -> str:
+    return f"{score.shown:+.1f}" if setting == DIFFERENCE else str(score)
 
 
 def scores_json(scores: Sequence[Score]) -> dict[str, float]:
@@ -42,23 +46,31 @@ def results_json(results: Sequence[Result]) -> dict[str, dict[str, dict[str, flo
 
 
 def draw_curves(results: Sequence[Result], out: Path) -> None:
-    """Every score over its settings, error rates dashed, into a PNG."""
+    """Every score over its settings, error rates dashed, into a PNG; a plot for each unit."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 5), layout="constrained")
+    units = list(dict.fromkeys(r.score.unit for r in results))
+    figure = Figure(figsize=(11, 5 * len(units)), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    settings = list(dict.fromkeys(r.setting for r in results))
-    for name in dict.fromkeys(r.score.name for r in results):
-        found = {r.setting: r.score for r in results if r.score.name == name}
-        style = "-o" if found[settings[0]].higher_is_better else "--s"
-        axes.plot(settings, [100 * found[setting].value for setting in settings], style, label=name)
-    axes.set_xlabel(f"{results[0].technique} (N: tokens of the canvas)")
-    axes.set_ylabel("%")
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", fontsize="small")
+    for axes, unit in zip(figure.subplots(len(units), squeeze=False)[:, 0], units, strict=True):
+        for name, scores in curves_of(results, unit).items():
+            style = "-o" if next(iter(scores.values())).higher_is_better else "--s"
+            axes.plot(list(scores), [score.shown for score in scores.values()], style, label=name)
+        axes.set_xlabel(f"{results[0].technique} (N: tokens of the canvas)")
+        axes.set_ylabel(unit or "value")
+        axes.grid(alpha=0.3)
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="x-small")
     figure.savefig(out, dpi=110)
+
+
+def curves_of(results: Sequence[Result], unit: str) -> dict[str, dict[str, Score]]:
+    """Score's name -> setting -> score, of the scores in one unit."""
+    found: dict[str, dict[str, Score]] = {}
+    for r in results:
+        if r.score.unit == unit:
+            found.setdefault(r.score.name, {})[r.setting] = r.score
+    return found
 
 
 def write(out: Path, name: str, markdown: str, body: Mapping[str, Any]) -> None:

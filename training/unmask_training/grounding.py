@@ -6,10 +6,10 @@ things there are. Only the training knows these heads; they do not ship.
 """
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from unmask_engine.models.omni import OmniModel
+from unmask_training.naming import NamingHead
 from unmask_training.world import COLORS, PLACES, SHAPES, SIZES, Scene, Thing, place_of
 
 # What is named, with the number of its classes; class 0 is a patch that no thing covers.
@@ -20,9 +20,8 @@ NAMED = {
     "size": len(SIZES) + 1,
     "count": 4,
 }
-IGNORED = -1  # label of what is no image token, or a picture without a known scene
 _MARGIN = 0.03  # of the picture's side: patches that a thing's outline touches count as its own
-_NOTHING_WEIGHT = 0.3  # most patches are background
+NOTHING_WEIGHT = 0.3  # most patches are background
 
 
 def patch_labels(scene: Scene, grid: int) -> list[tuple[int, ...]]:
@@ -33,12 +32,12 @@ def patch_labels(scene: Scene, grid: int) -> list[tuple[int, ...]]:
             x, y = (column + 0.5) / grid, (row + 0.5) / grid
             near = [t for t in scene.things if (t.x - x) ** 2 + (t.y - y) ** 2 < (t.radius + _MARGIN) ** 2]
             thing = min(near, key=lambda t: (t.x - x) ** 2 + (t.y - y) ** 2, default=None)
-            classes = (0, 0, 0, 0) if thing is None else _classes(thing)
+            classes = (0, 0, 0, 0) if thing is None else thing_classes(thing)
             labels.append((*classes, len(scene.things)))
     return labels
 
 
-def _classes(thing: Thing) -> tuple[int, ...]:
+def thing_classes(thing: Thing) -> tuple[int, ...]:
     return (
         SHAPES.index(thing.shape) + 1,
         tuple(COLORS).index(thing.color) + 1,
@@ -47,27 +46,12 @@ def _classes(thing: Thing) -> tuple[int, ...]:
     )
 
 
-class Grounding(nn.Module):
+class Grounding(NamingHead):
     """The heads on the hidden states after `layer` of a model."""
 
     def __init__(self, omni: OmniModel, layer: int) -> None:
-        super().__init__()
-        hidden = omni.lm_head.in_features
-        self.norm = nn.LayerNorm(hidden)
-        self.heads = nn.ModuleList(nn.Linear(hidden, classes) for classes in NAMED.values())
-        self._seen: Tensor | None = None
-        omni.model.layers[layer].register_forward_hook(self._note)
+        super().__init__(omni, layer, tuple(NAMED.values()))
 
-    def loss(self, labels: Tensor) -> Tensor:
+    def loss(self, labels: Tensor, weights: Tensor | None = None) -> Tensor:
         """Cross-entropy of the last forward pass for labels (T, heads) of its packed rows; 0 where none is known."""
-        assert self._seen is not None  # a forward pass came before
-        rows = (labels[:, 0] != IGNORED).nonzero()[:, 0]
-        if not len(rows):
-            return self._seen.new_zeros(())
-        hidden, wanted = self.norm(self._seen[rows].float()), labels[rows]
-        weight = torch.where(wanted[:, 0] == 0, _NOTHING_WEIGHT, 1.0)
-        losses = [F.cross_entropy(head(hidden), wanted[:, i], reduction="none") for i, head in enumerate(self.heads)]
-        return (torch.stack(losses).sum(0) * weight).sum() / weight.sum()
-
-    def _note(self, module: nn.Module, inputs: tuple[object, ...], output: Tensor) -> None:
-        self._seen = output
+        return super().loss(labels, torch.where(labels[:, 0] == 0, NOTHING_WEIGHT, 1.0) if weights is None else weights)

@@ -5,7 +5,9 @@ can be spoken word by word.
 """
 
 import random
+from functools import cache
 
+from unmask_training.small_talk import by_answer
 from unmask_training.world import (
     BACKGROUNDS,
     COLORS,
@@ -19,25 +21,7 @@ from unmask_training.world import (
     relation_holds,
 )
 
-SMALL_TALK: dict[str, tuple[str, ...]] = {
-    "hello": ("hello", "hello there", "good day"),
-    "i can see hear speak and draw": ("what can you do", "what are you able to do"),
-    "my name is unmask": ("what is your name", "who are you"),
-    "i am fine thank you": ("how are you", "how are you today"),
-    "you are welcome": ("thank you", "thank you very much"),
-    "goodbye": ("goodbye", "see you later"),
-    "one two three": ("count to three", "please count to three"),
-    "one two three four five": ("count to five", "please count to five"),
-    "the sky is blue": ("what color is the sky",),
-    "grass is green": ("what color is grass",),
-    "snow is white": ("what color is snow",),
-    "a square has four sides": ("how many sides does a square have",),
-    "a triangle has three sides": ("how many sides does a triangle have",),
-    "a star has five points": ("how many points does a star have",),
-    "two": ("what is one plus one",),
-    "four": ("what is two plus two",),
-    "five": ("what is two plus three",),
-}
+SMALL_TALK: dict[str, tuple[str, ...]] = by_answer(trained=True)  # answer -> ways of asking
 IMAGE_REQUESTS = ("describe the image", "what is in the picture", "what do you see", "describe the picture")
 
 
@@ -138,12 +122,13 @@ def all_questions() -> list[str]:
     return asked + [f"what is {r} the {s}" for r in RELATIONS for s in SHAPES]
 
 
-def words() -> list[str]:
+@cache
+def words() -> tuple[str, ...]:
     """Every word that the world speaks, sorted: the lexicon of the speaking voice."""
     texts = [*SMALL_TALK, *(q for asked in SMALL_TALK.values() for q in asked), *all_questions()]
     texts += [*SHAPES, *COLORS, *BACKGROUNDS, *SIZES, *NUMBERS, *RELATIONS]
     texts += ["a an and in the row column on background center top bottom left right yes no please draw show me"]
-    return sorted({w for text in texts for w in text.split()})
+    return tuple(sorted({w for text in texts for w in text.split()}))
 
 
 def word_salad(rng: random.Random, low: int = 2, high: int = 7) -> str:

@@ -6,15 +6,19 @@ minutes it brought the backbone's losses down far faster (measured in docs/log.m
 
 import csv
 import math
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unmask_training import parallel
+from unmask_training.devices import device_of, stored
+from unmask_training.partial import save_weights
 from unmask_training.progress import bar
 
 Numbers = dict[str, float]
@@ -38,6 +42,7 @@ class Schedule:
     clip: float = 1.0
     ema_decay: float = 0.0
     save_every_s: float = 60.0
+    accumulate: int = 1  # batches a step
 
 
 def fast_denormals() -> None:
@@ -56,23 +61,32 @@ class Training:
         self.step, self.elapsed = 0, 0.0
         out.mkdir(parents=True, exist_ok=True)
         if (out / "checkpoint.pt").exists():
-            self._resume(torch.load(out / "checkpoint.pt", weights_only=True))
+            self._resume(stored(out / "checkpoint.pt"))
 
     def _resume(self, saved: Mapping[str, object]) -> None:
         self.model.load_state_dict(saved["model"])  # type: ignore[arg-type]
         for (optimizer, _), state in zip(self.optimizers, saved["optimizers"], strict=True):  # type: ignore[call-overload]
             optimizer.load_state_dict(state)
-        self.ema = list(saved["ema"])  # type: ignore[call-overload]
+        averages: Any = saved["ema"]
+        self.ema = [average.to(device_of(self.model)) for average in averages]
         self.step, self.elapsed = int(saved["step"]), float(saved["elapsed"])  # type: ignore[call-overload, arg-type]
+
+    def fresh_seed(self, seed: int) -> int:
+        """For the random numbers from here on: a resumed run goes on with others instead of repeating what it has seen.
+
+        So does each process of several. torch's own numbers start anew from it, too, where the run was resumed.
+        """
+        fresh = seed + self.step + 1_000_000 * parallel.rank()
+        if self.step:
+            torch.manual_seed(fresh)
+        return fresh
 
     def save(self) -> None:
         if parallel.rank():
             return
         optimizers = [optimizer.state_dict() for optimizer, _ in self.optimizers]
         state = {"model": self.model.state_dict(), "optimizers": optimizers, "ema": self.ema}
-        partial = self.out / "checkpoint.partial"
-        torch.save({**state, "step": self.step, "elapsed": self.elapsed}, partial)
-        partial.replace(self.out / "checkpoint.pt")
+        save_weights({**state, "step": self.step, "elapsed": self.elapsed}, self.out / "checkpoint.pt")
 
     def rate(self) -> float:
         """What the learning rates are multiplied by now."""
@@ -93,7 +107,7 @@ class Training:
                 self.elapsed = parallel.agreed(self.elapsed + now - last)
                 last = now
                 if self.step % log_every == 0:
-                    row = {"loss": float(loss.detach()), "grad_norm": float(norm), **numbers}
+                    row = {"loss": float(loss), "grad_norm": float(norm), **numbers}
                     self._log(row)
                     note = f"loss {row['loss']:.3f}"
                 show(self.elapsed, note)
@@ -108,8 +122,7 @@ class Training:
             for group in optimizer.param_groups:
                 group["lr"] = base * self.rate()
             optimizer.zero_grad(set_to_none=True)
-        loss, numbers = loss_of(self.step)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss, numbers = self._gradients(loss_of)
         parallel.average_gradients(self.parameters)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip)
         if torch.isfinite(norm):
@@ -119,6 +132,18 @@ class Training:
             decay = min(self.schedule.ema_decay, (self.step + 1) / (self.step + 10))
             torch._foreach_lerp_(self.ema, [p.detach() for p in self.parameters], 1 - decay)
         return loss, norm, numbers
+
+    def _gradients(self, loss_of: LossOf) -> tuple[Tensor, Numbers]:
+        """Those of `accumulate` batches, averaged; the loss and the numbers to log are averages, too."""
+        count = self.schedule.accumulate
+        losses, logged = [], []
+        for _ in range(count):
+            loss, numbers = loss_of(self.step)
+            (loss / count).backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+            logged.append(numbers)
+        means = {name: sum(numbers[name] for numbers in logged) / count for name in logged[0]}
+        return torch.stack(losses).mean(), means
 
     def _log(self, numbers: dict[str, float]) -> None:
         if parallel.rank():
@@ -140,10 +165,13 @@ class Training:
                 p.copy_(averaged)
 
 
+_IN_A_LAYER = re.compile(r"\.(layers|\w*encoders\d*)\.\d+\.")  # names of what the layers of a stack hold
+
+
 def _optimizers(model: nn.Module, schedule: Schedule) -> list[tuple[torch.optim.Optimizer, float]]:
     """The optimizers with their full learning rates."""
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    matrices = [p for name, p in trained if schedule.matrix_rate and p.ndim == 2 and ".layers." in name]
+    matrices = [p for name, p in trained if schedule.matrix_rate and p.ndim == 2 and _IN_A_LAYER.search(name)]
     chosen = {id(p) for p in matrices}
     rest = [p for _, p in trained if id(p) not in chosen]
     decay = schedule.weight_decay

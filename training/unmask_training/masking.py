@@ -11,13 +11,15 @@ from torch import Tensor
 PAD_RATIO = 0.6
 
 
-def hide(answer: Tensor, pads: Tensor, generator: torch.Generator, as_decoded: float = 0.0) -> Tensor:
+def hide(
+    answer: Tensor, pads: Tensor, generator: torch.Generator, as_decoded: float = 0.0, pad_ratio: float = PAD_RATIO
+) -> Tensor:
     """(B, L) bool: hidden positions, at least one a sequence. `answer` (B, L) may be hidden, `pads` are part of it.
 
     In a share `as_decoded` of the samples any number of pads is shown, from the right, and the others are hidden.
     """
     ratio = torch.rand(len(answer), 1, generator=generator).expand(answer.shape)
-    ratio = torch.where(pads, PAD_RATIO * ratio, ratio)
+    ratio = torch.where(pads, pad_ratio * ratio, ratio)
     hidden = (torch.rand(answer.shape, generator=generator) < ratio) & answer
     if as_decoded:
         shown = (torch.rand(len(pads), 1, generator=generator) * (pads.sum(1, keepdim=True) + 1)).long()

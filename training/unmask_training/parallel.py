@@ -13,12 +13,24 @@ import torch
 from torch import Tensor, distributed
 
 
-def join() -> None:
-    """Join the other processes of this run; on a CPU each keeps to a core of its own."""
-    if "LOCAL_RANK" in os.environ:
-        distributed.init_process_group("gloo")
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[int(os.environ["LOCAL_RANK"]) % len(cores)]})
+def join(device: torch.device) -> torch.device:
+    """Join the other processes of this run; returns what this one computes on.
+
+    On a CPU each keeps to a core of its own; of GPUs each has its own, gradients go by NCCL and what is on the host
+    by gloo.
+    """
+    if "LOCAL_RANK" not in os.environ:
+        return device
+    local = int(os.environ["LOCAL_RANK"])
+    if device.type == "cuda":
+        device = torch.device("cuda", local)
+        torch.cuda.set_device(device)
+        distributed.init_process_group("cpu:gloo,cuda:nccl")
+        return device
+    distributed.init_process_group("gloo")
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[local % len(cores)]})
+    return device
 
 
 def leave() -> None:

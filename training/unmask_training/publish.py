@@ -1,6 +1,7 @@
 """Writes a trained model as a bundle: safetensors in bfloat16, tokenizer, CMVN, presets and `bundle.json`."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from unmask_engine.codecs.speech_flow import SpeechFlow
 from unmask_engine.components import config_to_json
 from unmask_engine.preset import CanvasRule, Message, Pin, Preset, StepsRule
 from unmask_training import train_ears, train_image_codec, train_speech_codec, train_vocoder
+from unmask_training.corpus import SLOT_TOKENS
+from unmask_training.partial import whole
+from unmask_training.seen import RECORD
 from unmask_training.sequences import SPOKEN_CANVAS
 from unmask_training.templates import (
     ASR_INSTRUCTION,
@@ -25,6 +29,8 @@ from unmask_training.templates import (
 from unmask_training.vocabulary import AUDIO_CODES, IMAGE_CODES
 
 NAME = "unmask-mini"
+ANSWER_CANVAS = 16  # the longest answer and its end have 14 tokens; training shows up to 16 pads behind an answer
+CTC_DELAY_S = 0.26  # median over 260 words whose borders are known, of voices heard and never heard (docs/log.md)
 # mu alone, without the flow's estimator: clearer than samples from full noise, and what fits into 40 MB (docs/log.md).
 SERVED_FLOW = replace(train_speech_codec.FLOW, num_steps=0)
 _GRID = (train_image_codec.SIDE // train_image_codec.CONFIG.factor) ** 2
@@ -34,10 +40,17 @@ _FRAME = (
     Pin("im_end", at=-2, in_reference=False),
     Pin("newline", at=-1, in_reference=False),
 )
+_SPEECH_FRAME = (
+    Pin("begin_of_audio", at=0, in_reference=False),
+    Pin("end_of_audio", at=-3, in_reference=False),
+    Pin("im_end", at=-2, in_reference=False),
+    Pin("newline", at=-1, in_reference=False),
+)
 _SPOKEN = (Pin("begin_of_audio", at_fraction=0.2),)
 
 # Canvases of fewer than 100 tokens have no position penalty, and the small picture codes repeat by nature, so that a
 # repetition penalty would hurt: the presets of the small model are plainer than the published ones.
+_ANSWER = CanvasRule(tokens=ANSWER_CANVAS)
 PRESETS = (
     Preset(
         "t2i", ("text",), ("image",), (Message("user", f"{T2I_INSTRUCTIONS[0]}\n{{text}}"),),
@@ -57,20 +70,21 @@ PRESETS = (
         CanvasRule(tokens=SPOKEN_CANVAS), pins=_SPOKEN,
     ),
     Preset(
-        "vqa", ("text", "image"), ("text",), (Message("user", "{text}\n<|image|>"),), CanvasRule(tokens=20),
+        "vqa", ("text", "image"), ("text",), (Message("user", "{text}\n<|image|>"),), _ANSWER,
     ),
     Preset(
-        "caption", ("image",), ("text",), (Message("user", "describe the image\n<|image|>"),), CanvasRule(tokens=20),
+        "caption", ("image",), ("text",), (Message("user", "describe the image\n<|image|>"),), _ANSWER,
     ),
     Preset(
         "tts", ("text",), ("audio",), (Message("user", f"{TTS_INSTRUCTION}\n{{text}}"),),
-        CanvasRule(per_character=1.5, extra=14, minimum=24), StepsRule(fraction=0.5),
+        CanvasRule(per_text_token=SLOT_TOKENS, extra=4), StepsRule(fraction=0.5), pins=_SPEECH_FRAME,
+        piece_words=8,
     ),
     Preset(
         "asr", ("audio",), ("text",), (Message("user", f"{ASR_INSTRUCTION}\n<|audio|>"),),
-        CanvasRule(per_prompt_token=0.2, minimum=20),
+        CanvasRule(per_prompt_token=0.2, minimum=ANSWER_CANVAS),
     ),
-    Preset("chat", ("text",), ("text",), (Message("user", "{text}"),), CanvasRule(tokens=20)),
+    Preset("chat", ("text",), ("text",), (Message("user", "{text}"),), _ANSWER),
 )  # fmt: skip
 
 
@@ -129,6 +143,7 @@ def description(backbone: Any) -> dict[str, Any]:
         "media": {
             "image_input_size": train_image_codec.SIDE, "image_output_size": train_image_codec.SIDE,
             "audio_input_rate": 16000, "audio_output_rate": 22050, "audio_token_rate": 12.5,
+            "ctc_row_s": 0.06, "ctc_delay_s": CTC_DELAY_S,
         },
         "presets": [p.to_json() for p in PRESETS],
     }  # fmt: skip
@@ -142,5 +157,12 @@ def served_flow(trained: SpeechFlow) -> SpeechFlow:
     return flow
 
 
+def write_record(folder: Path, config: Mapping[str, Any], data_hash: str | None) -> None:
+    """How the bundle was made: seed, SHA-256 of the data, and the recipe's config (seen.py reads it)."""
+    record = {"seed": config["seed"], "data_sha256": data_hash, "config": config}
+    (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
 def write_description(folder: Path, backbone: Any) -> None:
-    (folder / "bundle.json").write_text(json.dumps(description(backbone), indent=2) + "\n")
+    with whole(folder / "bundle.json") as partial:
+        partial.write_text(json.dumps(description(backbone), indent=2) + "\n")

@@ -39,8 +39,11 @@ from unmask_training import (
     train_vocoder,
 )
 from unmask_training.corpus import Corpus, listening, speaking
+from unmask_training.devices import CPU, chosen, stored
 from unmask_training.loop import fast_denormals
+from unmask_training.partial import save_arrays, save_weights, whole
 from unmask_training.pools import Pools, scenes, speaking_lexicon, tokenise_pictures
+from unmask_training.seen import KINDS, RECIPE
 from unmask_training.sequences import Writer
 from unmask_training.shared_bits import SharedBits
 from unmask_training.vocabulary import build_tokenizer
@@ -49,23 +52,25 @@ from unmask_training.world import Scene
 Config = Mapping[str, Any]
 
 
-def make_data(work: Path, config: Config) -> None:
+def make_data(work: Path, config: Config, _device: torch.device = CPU) -> None:
     """tokenizer.json, the recordings, and the listening features with their normalisation."""
     seed, sizes = config["seed"], config["data"]
     if not (work / "tokenizer.json").exists():
-        build_tokenizer(seed, work / "tokenizer.json")
+        with whole(work / "tokenizer.json") as partial:
+            build_tokenizer(seed, partial)
     speaking(seed - 1, sizes["speaking"]).save(work / "speaking")
-    heard = listening(seed, sizes["captions"], sizes["takes"], sizes["others"])
+    heard = listening(seed, *(sizes[kind] for kind in KINDS))
     heard.save(work / "listening")
     feats = train_ears.features(heard, SpeechFrontend(None), seed)
     if not (work / "am.mvn").exists():
-        train_ears.write_cmvn(work / "am.mvn", *train_ears.cmvn(feats))
-    np.savez(work / "features.npz", rows=np.concatenate(feats), lengths=np.array([len(f) for f in feats]))
+        with whole(work / "am.mvn") as partial:
+            train_ears.write_cmvn(partial, *train_ears.cmvn(feats))
+    save_arrays(work / "features.npz", rows=np.concatenate(feats), lengths=np.array([len(f) for f in feats]))
 
 
 def _features(work: Path) -> list[NDArray[np.float16]]:
-    stored = np.load(work / "features.npz")
-    return np.split(stored["rows"], np.cumsum(stored["lengths"])[:-1])
+    kept = np.load(work / "features.npz")
+    return np.split(kept["rows"], np.cumsum(kept["lengths"])[:-1])
 
 
 def _cmvn(work: Path) -> tuple[torch.Tensor, torch.Tensor]:
@@ -75,9 +80,11 @@ def _cmvn(work: Path) -> tuple[torch.Tensor, torch.Tensor]:
     return shift, scale
 
 
-def make_image_codec(work: Path, config: Config) -> None:
-    model = train_image_codec.train(work / "image_codec", config["image_codec"]["minutes"], config["seed"])
-    torch.save(publish.rounded(model).state_dict(), work / "image_codec.pt")
+def make_image_codec(work: Path, config: Config, device: torch.device = CPU) -> None:
+    minutes, earlier = config["image_codec"]["minutes"], work / "image_codec_start.pt"  # written by warm_start.py
+    start = stored(earlier) if earlier.exists() else None
+    model = train_image_codec.train(work / "image_codec", minutes, config["seed"], start=start, device=device)
+    save_weights(publish.rounded(model.cpu()).state_dict(), work / "image_codec.pt")
 
 
 def speaking_corpora(work: Path) -> tuple[Corpus, Corpus]:
@@ -87,59 +94,73 @@ def speaking_corpora(work: Path) -> tuple[Corpus, Corpus]:
     return corpus, Corpus(corpus.said, np.concatenate(waves), np.cumsum([len(w) for w in waves]), 16_000)
 
 
-def make_speech_codec(work: Path, config: Config) -> None:
+def make_speech_codec(work: Path, config: Config, device: torch.device = CPU) -> None:
     minutes = config["speech_codec"]["minutes"]
-    model = train_speech_codec.train(work / "speech_codec", minutes, *speaking_corpora(work), config["seed"])
-    torch.save(publish.rounded(model).state_dict(), work / "speech_codec.pt")
+    model = train_speech_codec.train(
+        work / "speech_codec", minutes, *speaking_corpora(work), config["seed"], device=device
+    )
+    save_weights(publish.rounded(model.cpu()).state_dict(), work / "speech_codec.pt")
 
 
-def make_ears(work: Path, config: Config) -> None:
+def make_ears(work: Path, config: Config, device: torch.device = CPU) -> None:
     tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
     texts = [s.text for s in Corpus.load(work / "listening").said]
-    model = train_ears.train(
-        work / "ears", config["ears"]["minutes"], _features(work), texts, tokenizer, _cmvn(work), config["seed"]
+    model = SpeechEncoder(train_ears.CONFIG)
+    if (work / "ears_start.pt").exists():  # written by warm_start.py
+        model.load_state_dict(stored(work / "ears_start.pt"))
+    train_ears.train(
+        model,
+        work / "ears",
+        config["ears"]["minutes"],
+        _features(work),
+        texts,
+        tokenizer,
+        _cmvn(work),
+        config["seed"],
+        device=device,
     )
-    torch.save(publish.rounded(model).state_dict(), work / "ears.pt")
+    save_weights(publish.rounded(model.cpu()).state_dict(), work / "ears.pt")
 
 
-def make_vocoder(work: Path, config: Config) -> None:
+def make_vocoder(work: Path, config: Config, device: torch.device = CPU) -> None:
     model = train_vocoder.train(
-        work / "vocoder", config["vocoder"]["minutes"], Corpus.load(work / "speaking"), config["seed"]
+        work / "vocoder", config["vocoder"]["minutes"], Corpus.load(work / "speaking"), config["seed"], device=device
     )
-    torch.save(publish.rounded(model).state_dict(), work / "vocoder.pt")
+    save_weights(publish.rounded(model.cpu()).state_dict(), work / "vocoder.pt")
 
 
-def make_speech_out(work: Path, config: Config) -> None:
+def make_speech_out(work: Path, config: Config, device: torch.device = CPU) -> None:
     vocoder = Vocoder(train_vocoder.CONFIG)
-    vocoder.load_state_dict(torch.load(work / "vocoder.pt", weights_only=True))
-    minutes = config["speech_out"]["minutes"]
+    vocoder.load_state_dict(stored(work / "vocoder.pt"))
+    minutes, codec = config["speech_out"]["minutes"], speech_codec(work)
+    lexicon = speaking_lexicon(codec.tokenizer)
     model = fit_speech.train(
-        work / "speech_out", minutes, speech_codec(work), vocoder, *speaking_corpora(work), config["seed"]
+        work / "speech_out", minutes, codec, vocoder, *speaking_corpora(work), lexicon, config["seed"], device=device
     )
-    torch.save(publish.rounded(model).state_dict(), work / "speech_out.pt")
+    save_weights(publish.rounded(model.cpu()).state_dict(), work / "speech_out.pt")
 
 
-def image_tokenizer(work: Path) -> ImageTokenizer:
+def image_tokenizer(work: Path, file: str = "image_codec.pt") -> ImageTokenizer:
     model = ImageTokenizer(train_image_codec.CONFIG)
-    model.load_state_dict(torch.load(work / "image_codec.pt", weights_only=True))
+    model.load_state_dict(stored(work / file))
     return model.eval()
 
 
 def speech_codec(work: Path) -> train_speech_codec.Codec:
     model = train_speech_codec.Codec()
-    model.load_state_dict(torch.load(work / "speech_codec.pt", weights_only=True))
+    model.load_state_dict(stored(work / "speech_codec.pt"))
     return model.eval()
 
 
 def ears(work: Path) -> SpeechEncoder:
     model = SpeechEncoder(train_ears.CONFIG)
-    model.load_state_dict(torch.load(work / "ears.pt", weights_only=True))
+    model.load_state_dict(stored(work / "ears.pt"))
     return model.eval()
 
 
-def make_pictures(work: Path, config: Config) -> None:
+def make_pictures(work: Path, config: Config, device: torch.device = CPU) -> None:
     """Codes of all pictures that the backbone trains on."""
-    tokenizer, sizes, seed = image_tokenizer(work), config["data"], config["seed"]
+    tokenizer, sizes, seed = image_tokenizer(work).to(device), config["data"], config["seed"]
     drawn, seen = scenes(seed + 1, sizes["drawn"], sizes["seen"])
     # A quarter of the questioned pictures are laid out, drawn with the variations of free ones.
     spoken = [s.scene for s in Corpus.load(work / "listening").said if s.scene]
@@ -151,13 +172,20 @@ def make_pictures(work: Path, config: Config) -> None:
     codes = {
         name: tokenise_pictures(tokenizer, group, train_image_codec.SIDE, rng) for name, (group, rng) in groups.items()
     }
-    stored: Any = {k: np.array([c for _, c in v], dtype=np.int16) for k, v in codes.items()}
-    np.savez(work / "pictures.npz", **stored)
+    arrays: Any = {k: np.array([c for _, c in v], dtype=np.int16) for k, v in codes.items()}
+    save_arrays(work / "pictures.npz", **arrays)
 
 
-def make_speech_rows(work: Path, config: Config) -> None:
+def make_image_decoder(work: Path, config: Config, device: torch.device = CPU) -> None:
+    """What draws gets time of its own, once the codes are what they stay."""
+    model = image_tokenizer(work).to(device)
+    train_image_codec.refine_decoder(model, work / "image_decoder", config["image_decoder"]["minutes"], config["seed"])
+    save_weights(publish.rounded(model.cpu()).state_dict(), work / "image_decoder.pt")
+
+
+def make_speech_rows(work: Path, config: Config, device: torch.device = CPU) -> None:
     """What the frozen speech encoder hears in each recording, and the lexicon of the speaking voice."""
-    model, (shift, scale) = ears(work), _cmvn(work)
+    model, (shift, scale) = ears(work).to(device), _cmvn(work)
     feats = _features(work)
     order = np.argsort([len(f) for f in feats])
     rows = [np.empty(0, np.float16)] * len(feats)
@@ -165,16 +193,16 @@ def make_speech_rows(work: Path, config: Config) -> None:
         chosen = order[start : start + 32]
         x, lengths = train_ears.padded([(torch.from_numpy(feats[i]).float() + shift) * scale for i in chosen])
         with torch.no_grad():
-            out = model(x.to(torch.bfloat16).float(), lengths)
+            out = model(x.to(device).to(torch.bfloat16).float(), lengths).cpu()
         for i, encoded, n in zip(chosen, out, lengths.tolist(), strict=True):
             rows[i] = encoded[: n + 4].numpy().astype(np.float16)
-    np.savez(work / "speech_rows.npz", rows=np.concatenate(rows), lengths=np.array([len(r) for r in rows]))
+    save_arrays(work / "speech_rows.npz", rows=np.concatenate(rows), lengths=np.array([len(r) for r in rows]))
 
 
 def load_pools(work: Path, config: Config) -> tuple[Pools, list[NDArray[np.float16]]]:
     """The training material, and the encoder rows of each recording."""
-    stored = np.load(work / "speech_rows.npz")
-    rows = np.split(stored["rows"], np.cumsum(stored["lengths"])[:-1])
+    kept = np.load(work / "speech_rows.npz")
+    rows = np.split(kept["rows"], np.cumsum(kept["lengths"])[:-1])
     sizes = config["data"]
     drawn, seen = scenes(config["seed"] + 1, sizes["drawn"], sizes["seen"])
     codes = {k: v.astype(int).tolist() for k, v in np.load(work / "pictures.npz").items()}
@@ -188,6 +216,7 @@ def load_pools(work: Path, config: Config) -> tuple[Pools, list[NDArray[np.float
         said=said,
         said_codes=dict(zip(captions, codes["spoken"], strict=True)),
         lexicon=speaking_lexicon(speech_codec(work).tokenizer),
+        heard=tuple(train_ears.emitted(ears(work), rows)),
     )
     return pools, rows
 
@@ -197,59 +226,89 @@ def backbone_config(config: Config, vocab_size: int) -> BackboneConfig:
     return BackboneConfig(vocab_size=vocab_size, **fields)
 
 
-def make_backbone(work: Path, config: Config) -> None:
+def untrained(work: Path, config: Config) -> OmniModel:
+    tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
+    return OmniModel(backbone_config(config, tokenizer.get_vocab_size()), train_ears.CONFIG)
+
+
+def learner(work: Path, omni: OmniModel) -> train_backbone.Learner:
+    """The model with what helps it to learn."""
+    first = Tokenizer.from_file(str(work / "tokenizer.json")).token_to_id("<|image_0|>")
+    assert first is not None  # vocabulary.py wrote it
+    return train_backbone.Learner(SharedBits(omni, first, image_tokenizer(work).quantize.embedding))
+
+
+def make_backbone(work: Path, config: Config, device: torch.device = CPU) -> None:
     pools, rows = load_pools(work, config)
     torch.manual_seed(config["seed"])
-    omni = OmniModel(backbone_config(config, pools.writer.tokenizer.get_vocab_size()), train_ears.CONFIG)
+    omni = untrained(work, config)
     train_backbone.initialise(omni)
-    omni.speech_encoder.load_state_dict(ears(work).state_dict())
+    heard = ears(work).state_dict()
+    omni.speech_encoder.load_state_dict(heard)
+    omni.to(device)
     if (work / "start.pt").exists():  # written by warm_start.py
-        omni.load_state_dict(torch.load(work / "start.pt", weights_only=True))
-    else:
+        omni.load_state_dict(stored(work / "start.pt"))
+        omni.speech_encoder.load_state_dict(heard)
+    if not (work / "start.pt").exists() or (work / "ears_start.pt").exists():
         align_speech.fit(omni, rows)
-    first = pools.writer.id("<|image_0|>")
-    model = train_backbone.Learner(SharedBits(omni, first, image_tokenizer(work).quantize.embedding))
+    model = learner(work, omni).to(device)
     for i, stage in enumerate(config["stage"]):
         train_backbone.train_stage(
-            model, train_backbone.Stage(**stage), pools, rows, work, config["seed"] + i, config["backbone"]["tokens"]
+            model,
+            train_backbone.Stage(**config.get("masking", {}), **stage),
+            pools,
+            rows,
+            work,
+            config["seed"] + i,
+            config["backbone"]["tokens"],
         )
     model.bits.fold()
     if not parallel.rank():
-        torch.save(omni.state_dict(), work / "backbone.pt")
+        save_weights(omni.cpu().state_dict(), work / "backbone.pt")
 
 
-def make_bundle(work: Path, config: Config, out: Path | None = None) -> Path:
-    """Write everything as a bundle into `work / "bundle"` or `out`."""
-    out = out or work / "bundle"
+def make_bundle(work: Path, config: Config, _device: torch.device = CPU) -> Path:
+    """Write everything as a bundle into `work / "bundle"`."""
+    model = untrained(work, config)
+    model.load_state_dict(stored(work / "backbone.pt"))
+    return write_bundle(work, config, model, work / "bundle")
+
+
+def write_bundle(work: Path, config: Config, model: OmniModel, out: Path) -> Path:
+    """Write that backbone and everything else of the work folder as a bundle into `out`."""
     out.mkdir(parents=True, exist_ok=True)
-    tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
-    sizes = backbone_config(config, tokenizer.get_vocab_size())
-    model = OmniModel(sizes, train_ears.CONFIG)
-    model.load_state_dict(torch.load(work / "backbone.pt", weights_only=True))
     codec = speech_codec(work)
     speech_out = fit_speech.SpeechOut(codec.flow, Vocoder(train_vocoder.CONFIG))
-    speech_out.load_state_dict(torch.load(work / "speech_out.pt", weights_only=True))
+    speech_out.load_state_dict(stored(work / "speech_out.pt"))
     publish.write_weights(model, out / "backbone.safetensors")
-    publish.write_weights(image_tokenizer(work), out / "image_tokenizer.safetensors")
+    drawing = "image_decoder.pt" if (work / "image_decoder.pt").exists() else "image_codec.pt"
+    publish.write_weights(image_tokenizer(work, drawing), out / "image_tokenizer.safetensors")
     publish.write_weights(publish.served_flow(speech_out.flow), out / "speech_flow.safetensors")
     publish.write_weights(codec.tokenizer, out / "speech_tokenizer.safetensors")
     publish.write_weights(speech_out.vocoder, out / "vocoder.safetensors")
     (out / "tokenizer.json").write_bytes((work / "tokenizer.json").read_bytes())
     (out / "am.mvn").write_bytes((work / "am.mvn").read_bytes())
-    publish.write_description(out, sizes)
+    publish.write_record(out, config, data_hash(work))
+    publish.write_description(out, backbone_config(config, model.lm_head.out_features))
     return out
 
 
-def data_hash(work: Path) -> str:
-    """SHA-256 over the recordings, the features and the pictures' codes: what MODEL_CARD.md names."""
+def data_hash(work: Path) -> str | None:
+    """SHA-256 over tokenizer, recordings and pictures' codes: what MODEL_CARD.md names. None where some are not there,
+    as in a folder begun from a bundle."""
+    files = [work / n for n in ("tokenizer.json", "speaking/samples.npy", "listening/samples.npy", "pictures.npz")]
+    if not all(file.is_file() for file in files):
+        return None
     digest = hashlib.sha256()
-    for name in ("tokenizer.json", "speaking/samples.npy", "listening/samples.npy", "pictures.npz"):
-        digest.update((work / name).read_bytes())
+    for file in files:
+        with file.open("rb") as opened:
+            while block := opened.read(1 << 24):
+                digest.update(block)
     return digest.hexdigest()
 
 
 # Part -> (the file that shows it is done, its function), in an order that works.
-PARTS: Mapping[str, tuple[str, Callable[[Path, Config], object]]] = {
+PARTS: Mapping[str, tuple[str, Callable[[Path, Config, torch.device], object]]] = {
     "data": ("features.npz", make_data),
     "image_codec": ("image_codec.pt", make_image_codec),
     "speech_codec": ("speech_codec.pt", make_speech_codec),
@@ -257,21 +316,22 @@ PARTS: Mapping[str, tuple[str, Callable[[Path, Config], object]]] = {
     "vocoder": ("vocoder.pt", make_vocoder),
     "speech_out": ("speech_out.pt", make_speech_out),
     "pictures": ("pictures.npz", make_pictures),
+    "image_decoder": ("image_decoder.pt", make_image_decoder),
     "speech_rows": ("speech_rows.npz", make_speech_rows),
     "backbone": ("backbone.pt", make_backbone),
     "bundle": ("bundle/bundle.json", make_bundle),
 }
 
 
-CONFIG = Path(__file__).with_name("mini.toml")
+CONFIG = RECIPE
 
 
-def make(work: Path, parts: Sequence[str], config_file: Path, threads: int) -> None:
+def make(work: Path, parts: Sequence[str], config_file: Path, threads: int, device: torch.device = CPU) -> None:
     """Make the parts in order, skipping what is done. `threads` are torch's; 0 leaves its choice."""
     if threads:
         torch.set_num_threads(threads)
     fast_denormals()
-    parallel.join()
+    device = parallel.join(device)
     config = tomllib.loads(config_file.read_text())
     work.mkdir(parents=True, exist_ok=True)
     for part in parts:
@@ -280,7 +340,7 @@ def make(work: Path, parts: Sequence[str], config_file: Path, threads: int) -> N
             print(f"{part}: done already", flush=True)
             continue
         print(f"{part}: started", flush=True)
-        make_part(work, config)
+        make_part(work, config, device)
     parallel.leave()
 
 
@@ -290,8 +350,9 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", default=list(PARTS), help=f"of: {', '.join(PARTS)}; default all")
     parser.add_argument("--config", type=Path, default=CONFIG)
     parser.add_argument("--threads", type=int, default=0, help="torch threads; 0 leaves torch's choice")
+    parser.add_argument("--device", default="", help="cpu, cuda or cuda:N; default: cuda where there is one")
     options = parser.parse_args()
-    make(options.work, options.parts, options.config, options.threads)
+    make(options.work, options.parts, options.config, options.threads, chosen(options.device))
 
 
 if __name__ == "__main__":

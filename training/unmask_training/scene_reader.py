@@ -5,6 +5,7 @@ the overlap with each outline stretched to the component's box.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,10 @@ from unmask_training.world import BACKGROUNDS, COLORS, SHAPES, Scene
 
 _MIN_AREA = 0.004  # of the picture; smaller specks are not things
 _CONTRAST = 55.0  # RGB distance from the background
+_FAR = 0.15  # of the side: farther away a thing is not where it should be
+# Between the radii of a small and of a large thing, by how many things a described picture has; and in a free one.
+_LARGE_FROM = {1: 0.1925, 2: 0.1475, 3: 0.1225}
+_LARGE_FROM_FREE = 0.16
 
 
 @dataclass(frozen=True)
@@ -84,13 +89,30 @@ def _template(shape: str, width: int, height: int) -> NDArray[np.bool_]:
     return np.asarray(image.resize((width, height), Image.Resampling.BOX)) > 127
 
 
+@lru_cache
+def _extent(shape: str) -> float:
+    """Half of the longer side of a shape's box, of one with radius 1."""
+    points = np.asarray(outline(shape))
+    return float((points.max(0) - points.min(0)).max() / 2)
+
+
+def size_of(found: Found, scene: Scene) -> str:
+    """Whether a thing that was found is a small or a large one, in a picture of that scene."""
+    border = _LARGE_FROM_FREE if scene.layout == "free" else _LARGE_FROM[len(scene.things)]
+    return "large" if found.radius / _extent(found.shape) > border else "small"
+
+
 def same_things(scene: Scene, pixels: NDArray[np.uint8]) -> bool:
-    """Right number of things, each with its colour and shape near where the caption puts it."""
+    """Right number of things, each with its colour, shape and size near where the caption puts it."""
     found = read_scene(pixels)
     if len(found) != len(scene.things):
         return False
     return all(
-        any(f.name == t.name and abs(f.x - t.x) < 0.15 and abs(f.y - t.y) < 0.15 for f in found) for t in scene.things
+        any(
+            f.name == t.name and size_of(f, scene) == t.size and abs(f.x - t.x) < _FAR and abs(f.y - t.y) < _FAR
+            for f in found
+        )
+        for t in scene.things
     )
 
 

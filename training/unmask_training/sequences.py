@@ -4,7 +4,7 @@ The prompts are those of the presets, so that what is trained is what is served.
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from tokenizers import Tokenizer
@@ -40,6 +40,9 @@ class Sample:
     earlier: tuple[tuple[int, int], ...] = ()
     image_start: int = 0
     scene: Scene | None = None
+    spoken: tuple[int, int, int] | None = None  # first text token, first code, text tokens: each has a slot of codes
+    recognised: int = 0  # text tokens of the answer that the recording says, in its order
+    copied: tuple[int, int] = (0, 0)  # (start, end) of what says again what the prompt says, in the other modality
 
     @property
     def answer_length(self) -> int:
@@ -102,8 +105,9 @@ class Writer:
         return Sample(ids + answer + end, len(ids), speech, start, max_pads, image_start=image_start)
 
     def text_to_image(self, caption: str, codes: list[int], rng: random.Random) -> Sample:
-        instruction = T2I_INSTRUCTIONS[0] if rng.random() < 0.6 else rng.choice(T2I_INSTRUCTIONS)
-        return self.sample(f"{instruction}\n{caption}", self.image(codes))
+        """Without a caption this is the unconditional prompt that guidance compares with (layout.without_slots)."""
+        instruction = T2I_INSTRUCTIONS[0] if not caption or rng.random() < 0.6 else rng.choice(T2I_INSTRUCTIONS)
+        return self.sample(f"{instruction}\n{caption}" if caption else instruction, self.image(codes))
 
     def image_questions(self, asked: list[tuple[str, str]], image: list[int]) -> Sample:
         """A conversation of (question, answer) about one image, which is shown with the first question."""
@@ -117,14 +121,20 @@ class Writer:
         return ids
 
     def recognition(self, speech: int, text: str) -> Sample:
-        return self.sample(f"{ASR_INSTRUCTION}\n<|audio|>", self.text(text), speech=speech)
+        said = self.text(text)
+        sample = self.sample(f"{ASR_INSTRUCTION}\n<|audio|>", said, speech=speech)
+        return replace(sample, recognised=len(said), copied=(sample.answer_start, len(sample.ids)))
 
     def synthesis(self, text: str, codes: list[int]) -> Sample:
-        return self.sample(f"{TTS_INSTRUCTION}\n{text}", self.audio(codes), max_pads=32)
+        sample = self.sample(f"{TTS_INSTRUCTION}\n{text}", self.audio(codes))
+        count = len(self.text(text))
+        text_start = sample.ids.index(self.id("<|im_end|>")) - count
+        first = sample.answer_start + 1
+        return replace(sample, spoken=(text_start, first, count), copied=(first, first + len(codes)))
 
     def speech_to_image(self, speech: int | None, codes: list[int]) -> Sample:
-        """Without speech this is the unconditional prompt that guidance compares with."""
-        user = "\n" if speech is None else "\n<|audio|>"
+        """Without speech this is the unconditional prompt, as `text_to_image` without a caption."""
+        user = "" if speech is None else "\n<|audio|>"
         return self.sample(user, self.image(codes), system=S2I_SYSTEM, speech=speech)
 
     def spoken(self, speech: int, answer: str, codes: list[int], image: list[int] | None) -> Sample:
@@ -134,8 +144,11 @@ class Writer:
             raise ValueError(f"{answer!r} is too long for a spoken answer")
         reply = text + [self.pad] * (SPOKEN_MARK - len(text)) + self.audio(codes)
         if image is None:
-            return self.sample("\n<|audio|>", reply, system=SQA_SYSTEM, speech=speech)
-        return self.sample("<|audio|>\n<|image|>", reply, system=SVQA_SYSTEM, image=image, speech=speech)
+            sample = self.sample("\n<|audio|>", reply, system=SQA_SYSTEM, speech=speech)
+        else:
+            sample = self.sample("<|audio|>\n<|image|>", reply, system=SVQA_SYSTEM, image=image, speech=speech)
+        start = sample.answer_start
+        return replace(sample, spoken=(start, start + SPOKEN_MARK + 1, len(self.text(answer))))
 
     def talk(self, question: str, answer: str) -> Sample:
         return self.sample(question, self.text(answer))

@@ -2,7 +2,7 @@
 
 Data only. Answers are lower case, without punctuation and at most seven words, so that they can be said word by word
 in a spoken answer. `held_out` ways of asking are never trained on: they measure whether an intent was understood or a
-sentence learnt by heart. `language.SMALL_TALK` can be `by_answer(trained=True)` from the next training on.
+sentence learnt by heart. `language.SMALL_TALK` is `by_answer(trained=True)`.
 """
 
 from dataclasses import dataclass

@@ -6,8 +6,9 @@ speech encoder is frozen: its rows are computed once, only the projector learns.
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,20 +16,18 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from unmask_engine.models.backbone import MLP
 from unmask_engine.models.omni import OmniModel
-from unmask_training import parallel
-from unmask_training.grounding import IGNORED, NAMED, Grounding, patch_labels
+from unmask_training.auxiliary import Auxiliary, Labels
+from unmask_training.devices import device_of, mixed
 from unmask_training.loop import Schedule, Training
-from unmask_training.masking import hide
+from unmask_training.masking import PAD_RATIO, hide
 from unmask_training.pools import Pools
 from unmask_training.sequences import Sample
 from unmask_training.shared_bits import SharedBits
-from unmask_training.train_image_codec import CONFIG, SIDE
 
 AS_DECODED = 0.5  # share of samples whose pads are shown as decoding shows them
-GRID = SIDE // CONFIG.factor  # image tokens a side
-GROUNDING_LAYER = 3  # of the small model's six
-GROUNDING_WEIGHT = 0.2
+EMPTY = 0.4  # share of the samples of synthesis and of recognition whose answer is not shown at all
 BUCKET = 16  # sequences are padded to a multiple: the 1-16 tail pads of the recipe
 
 
@@ -41,6 +40,10 @@ class Stage:
     minutes: float
     learning_rate: float
     matrix_rate: float = 0.0  # of Muon, see loop.Schedule
+    accumulate: int = 1  # batches a step
+    pad_ratio: float = PAD_RATIO  # the paper's gamma
+    as_decoded: float = AS_DECODED
+    compiler: str = ""  # backend of torch.compile for the layers' MLPs, "inductor"; "": none (docs/training.md)
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,13 @@ class Batch:
     answer: Tensor
     pads: Tensor
     speech: list[tuple[int, int, int]]  # sequence, first position, recording
-    patches: Tensor  # (B, L, heads) int64, grounding.patch_labels at the prompt's image tokens, else grounding.IGNORED
+    copied: Tensor  # (B, L) bool: answers that say what the prompt says, in the other modality
+    labels: Labels
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same, with its tensors on the device."""
+        tensors = {name: getattr(self, name).to(device) for name in ("ids", "answer", "pads", "copied", "labels")}
+        return replace(self, **tensors)
 
 
 class BatchStream:
@@ -72,14 +81,12 @@ class BatchStream:
             bucket.append(sample)
             if len(bucket) * length >= self.tokens:
                 del self.buckets[length]
-                return collate(bucket, length, self.pools.writer.pad)
+                return collate(bucket, length, self.pools)
 
 
-def collate(samples: list[Sample], length: int, pad: int) -> Batch:
-    ids = torch.full((len(samples), length), pad)
-    answer = torch.zeros(ids.shape, dtype=torch.bool)
-    pads = torch.zeros(ids.shape, dtype=torch.bool)
-    patches = torch.full((*ids.shape, len(NAMED)), IGNORED)
+def collate(samples: list[Sample], length: int, pools: Pools) -> Batch:
+    ids = torch.full((len(samples), length), pools.writer.pad)
+    answer, pads, copied = (torch.zeros(ids.shape, dtype=torch.bool) for _ in range(3))
     speech = []
     for row, s in enumerate(samples):
         ids[row, : len(s.ids)] = torch.tensor(s.ids)
@@ -89,10 +96,8 @@ def collate(samples: list[Sample], length: int, pad: int) -> Batch:
         pads[row, len(s.ids) :] = True
         if s.speech is not None:
             speech.append((row, s.speech_start, s.speech))
-        if s.scene is not None:
-            labels = patch_labels(s.scene, GRID)
-            patches[row, s.image_start : s.image_start + len(labels)] = torch.tensor(labels)
-    return Batch(ids, answer, pads, speech, patches)
+        copied[row, slice(*s.copied)] = True
+    return Batch(ids, answer, pads, speech, copied, Labels.of(samples, length, pools.heard, pools.clues))
 
 
 class Learner(nn.Module):
@@ -101,38 +106,74 @@ class Learner(nn.Module):
     def __init__(self, bits: SharedBits) -> None:
         super().__init__()
         self.bits = bits
-        self.grounding = Grounding(bits.omni, GROUNDING_LAYER)
+        self.auxiliary = Auxiliary(bits.omni)
 
     @property
     def omni(self) -> OmniModel:
         return self.bits.omni
 
+    def freeze_ears(self) -> None:
+        for parameter in self.omni.speech_encoder.parameters():
+            parameter.requires_grad_(False)
+
+    @torch.no_grad()
+    def load_averaged(self, checkpoint: Mapping[str, Any]) -> None:
+        """The averaged weights of a stage's checkpoint, in the middle of the stage or at its end."""
+        self.load_state_dict(checkpoint["model"])
+        self.freeze_ears()
+        learnt = [p for p in self.parameters() if p.requires_grad]
+        for p, averaged in zip(learnt, checkpoint["ema"], strict=True):
+            p.copy_(averaged)
+
+
+def hidden_positions(
+    batch: Batch, generator: torch.Generator, as_decoded: float = AS_DECODED, pad_ratio: float = PAD_RATIO
+) -> Tensor:
+    """(B, L) bool: by masking.hide, and in some samples all that says again what the prompt says.
+
+    Where part of a word or of a sentence is shown the rest follows from it; only an empty canvas makes the model look
+    at the text, or listen.
+    """
+    empty = torch.rand(len(batch.copied), 1, generator=generator) < EMPTY
+    return hide(batch.answer, batch.pads, generator, as_decoded, pad_ratio) | (empty & batch.copied)
+
 
 def masked_loss(
-    model: Learner, batch: Batch, mask_id: int, speech: list[NDArray[np.float16]], generator: torch.Generator
-) -> Tensor:
+    model: Learner,
+    batch: Batch,
+    mask_id: int,
+    speech: list[NDArray[np.float16]],
+    generator: torch.Generator,
+    as_decoded: float = AS_DECODED,
+    pad_ratio: float = PAD_RATIO,
+) -> tuple[Tensor, dict[str, float]]:
     """Cross-entropy over hidden positions; position i is predicted by the hidden state of i - 1.
 
     A position weighs 1 / sqrt(hidden positions of its sample), so that the five tokens of an answer are heard beside
-    the sixty-four of a picture.
+    the sixty-four of a picture. Returns the loss with that of the heads beside the answers, and its parts. The batch
+    lies on the CPU, where it is decided what to hide, whatever the model's device.
     """
-    hidden = hide(batch.answer, batch.pads, generator, AS_DECODED)
+    device = device_of(model)
+    hidden = hidden_positions(batch, generator, as_decoded, pad_ratio).to(device)
+    batch = batch.to(device)
     inputs = torch.where(hidden, mask_id, batch.ids)
     count, length = inputs.shape
-    with torch.autocast("cpu", torch.bfloat16):
+    with mixed(device):
         embeds = model.bits.embed(inputs.flatten())
         if batch.speech:
-            rows = torch.cat([torch.from_numpy(speech[i]).float() for _, _, i in batch.speech])
+            rows = torch.cat([torch.from_numpy(speech[i]).float() for _, _, i in batch.speech]).to(device)
             projected = model.omni.model.audio_projection(rows)
             where = torch.cat([r * length + torch.arange(at, at + len(speech[i])) for r, at, i in batch.speech])
-            embeds = embeds.index_copy(0, where, projected.to(embeds.dtype))
+            embeds = embeds.index_copy(0, where.to(device), projected.to(embeds.dtype))
         out = model.omni.forward_packed(embeds, [length] * count)
         wanted = hidden.flatten().nonzero()[:, 0]
         logits = model.bits.logits(out[wanted - 1])
     losses = F.cross_entropy(logits.float(), batch.ids.flatten()[wanted], reduction="none")
     weights = hidden.sum(1).rsqrt()[wanted // length]
     answers = (losses * weights).sum() / weights.sum()
-    return answers + GROUNDING_WEIGHT * model.grounding.loss(batch.patches.flatten(0, 1))
+    others = model.auxiliary.losses(batch.labels)
+    numbers = {"answers": float(answers.detach()), **{name: float(loss.detach()) for name, loss in others.items()}}
+    return answers + torch.stack(list(others.values())).sum(), numbers
 
 
 def train_stage(
@@ -141,19 +182,22 @@ def train_stage(
 ) -> None:  # fmt: skip
     """Train one stage in place, resuming from `out / stage.name`; the weights end as their moving average."""
     torch.manual_seed(seed)
-    for parameter in model.omni.speech_encoder.parameters():
-        parameter.requires_grad_(False)
+    model.freeze_ears()
+    if stage.compiler:
+        for module in model.omni.modules():
+            if isinstance(module, MLP):
+                module.compile(backend=stage.compiler, dynamic=True)
     schedule = Schedule(
-        stage.minutes, stage.learning_rate, stage.matrix_rate, warmup_steps=100, weight_decay=0.01, ema_decay=0.998
-    )
+        stage.minutes, stage.learning_rate, stage.matrix_rate, warmup_steps=100, weight_decay=0.01, ema_decay=0.998,
+        accumulate=stage.accumulate,
+    )  # fmt: skip
     training = Training(model, schedule, out / stage.name)
-    # A resumed run goes on with fresh data instead of repeating what it has seen; so does each process of several.
-    fresh = seed + training.step + 1_000_000 * parallel.rank()
+    fresh = training.fresh_seed(seed)
     generator = torch.Generator().manual_seed(fresh)
     stream = BatchStream(pools, stage.mixture, tokens, random.Random(fresh))
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
-        return masked_loss(model, next(stream), pools.writer.mask, speech, generator), {}
+        return masked_loss(model, next(stream), pools.writer.mask, speech, generator, stage.as_decoded, stage.pad_ratio)
 
     training.run(loss_of)
     training.use_ema()

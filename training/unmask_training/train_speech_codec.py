@@ -18,6 +18,7 @@ from unmask_engine.codecs.mel import log_mel
 from unmask_engine.codecs.speech_flow import FlowConfig, SpeechFlow
 from unmask_engine.codecs.speech_tokenizer import SpeechTokenizer, SpeechTokenizerConfig
 from unmask_training.corpus import Corpus
+from unmask_training.devices import CPU, mixed
 from unmask_training.loop import Schedule, Training
 from unmask_training.vocabulary import AUDIO_CODES
 
@@ -86,7 +87,7 @@ class Quantiser:
 
     @torch.no_grad()
     def _kmeans(self, points: Tensor) -> None:
-        centres = points[torch.randperm(len(points))[:AUDIO_CODES]].clone()
+        centres = points[torch.randperm(len(points))[:AUDIO_CODES].to(points.device)].clone()
         for _ in range(8):
             ids = torch.cdist(points, centres).argmin(-1)
             count = torch.bincount(ids, minlength=AUDIO_CODES).float()
@@ -105,7 +106,7 @@ class Quantiser:
         codec.total.lerp_(sums, 1 - self.decay)
         dead = codec.count < 0.03
         if dead.any():
-            fresh = points[torch.randint(len(points), (int(dead.sum()),))]
+            fresh = points[torch.randint(len(points), (int(dead.sum()),)).to(points.device)]
             codec.total[dead], codec.count[dead] = fresh * 0.3, 0.3
         codec.codebook.copy_(codec.total / codec.count[:, None])
 
@@ -113,12 +114,12 @@ class Quantiser:
 def flow_loss(flow: SpeechFlow, mu: Tensor, mel: Tensor, sigma_min: float = 1e-6) -> Tensor:
     """Conditional flow matching: predict x1 - (1 - sigma) z at x_t = (1 - (1 - sigma) t) z + t x1."""
     z = torch.randn_like(mel)
-    t = 1 - torch.cos(torch.rand(len(mel)) * torch.pi / 2)
+    t = 1 - torch.cos(torch.rand(len(mel), device=mel.device) * torch.pi / 2)
     tt = t[:, None, None]
     x = (1 - (1 - sigma_min) * tt) * z + tt * mel
-    keep = (torch.rand(len(mel), 1, 1) > 0.2).to(mel.dtype)
+    keep = (torch.rand(len(mel), 1, 1, device=mel.device) > 0.2).to(mel.dtype)
     spk = flow.speaker() * keep[:, 0]
-    with torch.autocast("cpu", torch.bfloat16):
+    with mixed(mel.device):
         v = flow.estimate(x, mu * keep, t, spk, torch.zeros_like(mel))
     return F.mse_loss(v.float(), mel - (1 - sigma_min) * z)
 
@@ -141,29 +142,39 @@ def crops(corpus: Corpus, wide: Corpus, batch: int, generator: torch.Generator) 
     return torch.stack([p[0] for p in found]), torch.stack([p[1] for p in found])
 
 
-def train(out: Path, minutes: float, corpus: Corpus, wide: Corpus, seed: int = 0, batch: int = 14) -> Codec:
+def codec_loss(
+    model: Codec, quantise: Quantiser, step: int, speech: Tensor, narrow: Tensor, reservoir: list[Tensor]
+) -> tuple[Tensor, dict[str, float]]:
+    """Of aligned samples at 22.05 and 16 kHz (B, T), both on the model's device: the loss, and numbers to log."""
+    mel = speaking_mel(speech)
+    with mixed(mel.device):
+        z = model.vectors(narrow)
+    code, commitment, alive = quantise(step, z, reservoir)
+    with mixed(mel.device):
+        mu = model.flow.mu_from_embeddings(model.into_flow(code), mel.shape[-1])
+    mu = mu.float()
+    error = mu - mel
+    regression = error.abs().mean() + 0.5 * error.square().mean() + 0.5 * error.diff(dim=-1).abs().mean()
+    matching = flow_loss(model.flow, mu, mel)
+    loss = regression + matching + 0.25 * commitment
+    return loss, {"mu_l1": float(error.detach().abs().mean()), "flow": float(matching.detach()), "alive": alive}
+
+
+def train(
+    out: Path, minutes: float, corpus: Corpus, wide: Corpus, seed: int = 0, batch: int = 14,
+    device: torch.device = CPU,
+) -> Codec:  # fmt: skip
     """`corpus` holds the voice at 22.05 kHz and `wide` the same recordings at 16 kHz. Resumes from `out`."""
     torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
-    model = Codec()
+    model = Codec().to(device)
     training = Training(model, Schedule(minutes, 1e-3, warmup_steps=150, betas=(0.9, 0.98)), out)
+    generator = torch.Generator().manual_seed(training.fresh_seed(seed))
     quantise = Quantiser(model)
     reservoir: list[Tensor] = []
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         speech, narrow = crops(corpus, wide, batch, generator)
-        mel = speaking_mel(speech)
-        with torch.autocast("cpu", torch.bfloat16):
-            z = model.vectors(narrow)
-        code, commitment, alive = quantise(step, z, reservoir)
-        with torch.autocast("cpu", torch.bfloat16):
-            mu = model.flow.mu_from_embeddings(model.into_flow(code), mel.shape[-1])
-        mu = mu.float()
-        error = mu - mel
-        regression = error.abs().mean() + 0.5 * error.square().mean() + 0.5 * error.diff(dim=-1).abs().mean()
-        matching = flow_loss(model.flow, mu, mel)
-        loss = regression + matching + 0.25 * commitment
-        return loss, {"mu_l1": float(error.detach().abs().mean()), "flow": float(matching.detach()), "alive": alive}
+        return codec_loss(model, quantise, step, speech.to(device), narrow.to(device), reservoir)
 
     training.run(loss_of)
     return finish(model).eval()

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from unmask_training.language import SMALL_TALK, all_questions, as_typed, sentence
+from unmask_training.language import SMALL_TALK, all_questions, as_typed, sentence, words
 from unmask_training.templates import INSTRUCTIONS
 from unmask_training.world import describable_scene, free_scene
 
-TEXT_TOKENS = 512
+TEXT_TOKENS = 1024  # enough for every word of the world to be one token, after a space or not
 AUDIO_CODES = 1024
-IMAGE_CODES = 2048
+IMAGE_CODES = 4096
 SPECIAL = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|beginoftext|>", "<|mask|>",
     "<|begin_of_image|>", "<|end_of_image|>", "<|context_of_image|>", "<|image|>",
@@ -24,6 +24,7 @@ _SPLIT = r"\p{N}|[^\r\n\p{L}\p{N}]?\p{L}+| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\
 def training_text(seed: int, count: int = 20_000) -> list[str]:
     rng = random.Random(seed)
     lines = [t for asked in SMALL_TALK.items() for t in (asked[0], *asked[1])] * 20 + all_questions() * 5
+    lines += [form for word in words() for form in (word, f"a {word}", word.capitalize())] * 20
     for i in range(count):
         scene = describable_scene(rng) if i % 2 else free_scene(rng)
         text = sentence(rng, scene)

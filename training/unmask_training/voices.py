@@ -12,13 +12,17 @@ import soxr
 from numpy.typing import NDArray
 
 SPEAKING_VOICE = "rms"  # by far the clearest to an independent recogniser
-ESPEAK_VOICES = tuple(
-    f"{accent}{variant}"
-    for accent in ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-029")
-    for variant in ("", "+m1", "+m3", "+m7", "+f2", "+f4", "+klatt2", "+klatt4")
+_ACCENTS = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-029", "en-gb-x-gbclan", "en-us-nyc")
+_SPEAKERS = (
+    *("", "+m1", "+m2", "+m3", "+m5", "+m6", "+m7", "+m8", "+f1", "+f2", "+f4", "+f5", "+klatt2", "+klatt4"),
+    *("+Andy", "+Annie", "+Linda", "+Denis", "+Gene", "+Hugo", "+Lee", "+Mike", "+adam", "+boris", "+steph"),
 )
+ESPEAK_VOICES = tuple(f"{accent}{speaker}" for accent in _ACCENTS for speaker in _SPEAKERS)
 FLITE_VOICES = ("rms", "slt", "awb", "kal16")
-HELD_OUT_VOICES = ("en-gb+m4", "en-us+f3", "kal")
+# Two speakers and an accent; flite's kal is no third speaker: it is kal16 at 8 kHz.
+HELD_OUT_VOICES = ("en-gb+m4", "en-us+f3", "en-gb-x-gbcwmd+m4")
+
+_ECHOING = 0.5  # share of the recordings that are heard in a room with echoes
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,8 @@ def any_delivery(rng: random.Random) -> Delivery:
 
 
 def _command(text: str, how: Delivery) -> list[str]:
-    if how.voice in (*FLITE_VOICES, "kal"):
-        mean_f0 = {"rms": 95, "slt": 170, "awb": 120, "kal16": 105, "kal": 105}[how.voice] * how.pitch
+    if how.voice in FLITE_VOICES:
+        mean_f0 = {"rms": 95, "slt": 170, "awb": 120, "kal16": 105}[how.voice] * how.pitch
         settings = ["--setf", f"duration_stretch={1 / how.speed:.3f}"]
         if how.pitch != 1.0:
             settings += ["--setf", f"int_f0_target_mean={mean_f0:.0f}"]
@@ -67,6 +71,20 @@ def record(text: str, how: Delivery, sample_rate: int) -> NDArray[np.float32]:
     return np.asarray(samples * (0.5 / peak), dtype=np.float32)
 
 
+def trimmed(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Without the silence around it, softly: what a voice adds before and after a word."""
+    loud = np.flatnonzero(np.convolve(samples**2, np.ones(200) / 200, "same") > 3e-6)
+    return samples[max(0, loud[0] - 200) : loud[-1] + 600] if len(loud) else samples
+
+
+def record_apart(text: str, how: Delivery, sample_rate: int, gaps: list[float]) -> NDArray[np.float32]:
+    """The words said one by one, each followed by its gap of silence in seconds."""
+    parts = []
+    for word, gap in zip(text.split(), gaps, strict=True):
+        parts += [trimmed(record(word, how, sample_rate)), np.zeros(round(gap * sample_rate), np.float32)]
+    return np.concatenate(parts)
+
+
 def record_all(
     texts: list[str], deliveries: list[Delivery], sample_rate: int, workers: int = 4
 ) -> list[NDArray[np.int16]]:
@@ -79,10 +97,29 @@ def record_all(
         return list(pool.map(one, zip(texts, deliveries, strict=True)))
 
 
-def add_room(samples: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Gain, light noise and silence around a recording, as a microphone adds them."""
+def add_room(samples: NDArray[np.float32], rng: np.random.Generator, rate: int = 16_000) -> NDArray[np.float32]:
+    """Gain, light noise and silence around a recording, as a microphone adds them, half of the time with echoes."""
     lead, tail = rng.integers(0, 3200, 2)
     padded = np.pad(samples, (int(lead), int(tail)))
     gain = 10 ** rng.uniform(-0.6, 0.25)
     noise = 10 ** rng.uniform(-4.0, -2.0)
+    if rng.random() < _ECHOING:
+        padded = reverberant(padded, rng.uniform(0.1, 0.5), rng.uniform(0.05, 0.5), rng, rate)
     return np.asarray(np.clip(padded * gain + rng.normal(0, noise, padded.shape), -1, 1), dtype=np.float32)
+
+
+def reverberant(
+    samples: NDArray[np.float32], decay_s: float, echoes: float, rng: np.random.Generator, rate: int = 16_000
+) -> NDArray[np.float32]:
+    """As heard in a room: noise that falls by 60 dB in `decay_s` stands for its walls (Moorer 1979).
+
+    `echoes` is their energy beside that of the direct sound. As long and, over a long sound, as loud as before.
+    """
+    count = max(2, round(decay_s * rate))
+    walls = rng.standard_normal(count) * 10 ** (-3 * np.arange(count) / count)
+    walls[0] = 0
+    walls *= np.sqrt(echoes / np.square(walls).sum())
+    walls[0] = 1
+    size = 1 << (len(samples) + count).bit_length()
+    wet = np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(walls, size), size)[: len(samples)]
+    return np.asarray(wet / np.sqrt(1 + echoes), dtype=np.float32)

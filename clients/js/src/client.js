@@ -59,12 +59,13 @@ export class UnmaskClient {
   }
 
   /**
-   * `target` with a part of it made anew: text with [MASK:n] holes, a picture and its `mask`, a recording and `spans`.
+   * `target` with a part of it made anew: text with [MASK:n] holes, a picture and its `mask`, a recording and `spans`
+   * (of seconds, or of the words of its `transcript`).
    * @param {Part} target @param {Part | Part[]} input what to make the whole from
    */
-  async edit(target, input, { mask, spans, ...options } = {}) {
+  async edit(target, input, { mask, spans, transcript, ...options } = {}) {
     const part = await partOf(target);
-    const edit = { target: part, mask: mask && (await base64OfBlob(mask)), spans };
+    const edit = { target: part, mask: mask && (await base64OfBlob(mask)), spans, transcript };
     const made = await this.#first(part.type, input, { ...options, output: [part.type], edit });
     return part.type === "text" ? made.text : made.blob;
   }

@@ -24,7 +24,7 @@ export interface Options {
     constrain?: boolean;
     reference_compat?: boolean;
   };
-  return?: string[];
+  return?: ("timings" | "tokens" | "confidence" | "word_timestamps")[];
   signal?: AbortSignal;
 }
 
@@ -42,10 +42,14 @@ export interface StreamOptions extends GenerateOptions {
   preview?: { every_steps?: number; confidence?: boolean };
 }
 
-export interface Span {
+/** What of a recording is to be said anew; `text` is what is to be heard there. */
+export type Span = { text?: string } & ({ start: number; end: number } | { words: string });
+
+/** In seconds. */
+export interface Word {
+  word: string;
   start: number;
   end: number;
-  text?: string;
 }
 
 export type OutputPart =
@@ -64,6 +68,8 @@ export interface Generation {
   timings?: Record<string, number>;
   tokens?: number[];
   confidence?: (number | null)[];
+  /** Where `return` has word_timestamps. */
+  words?: Word[];
 }
 
 interface Tokens {
@@ -81,7 +87,7 @@ export type Event = { sequence: number } & (
   | { type: "generation.step"; step: number; steps: number; committed: number; total: number }
   | { type: "text.delta" | "text.done"; text: string }
   | { type: "audio.delta"; samples: Float32Array; format: "pcm"; sample_rate: number }
-  | { type: "audio.done"; duration_s: number; transcript: string | null }
+  | { type: "audio.done"; duration_s: number; transcript: string | null; words?: Word[] }
   | { type: "image.preview"; step: number; blob: Blob }
   | { type: "image.done"; blob: Blob }
   | ({ type: "tokens.commit" | "tokens.guess" } & Tokens)
@@ -133,7 +139,7 @@ export class UnmaskClient {
   edit<T extends Part>(
     target: T,
     input: Part | Part[],
-    options?: Options & { mask?: Blob; spans?: Span[] },
+    options?: Options & { mask?: Blob; spans?: Span[]; transcript?: string },
   ): Promise<T extends string ? string : Blob>;
   realtime(options?: RealtimeOptions): Promise<RealtimeSession>;
 }

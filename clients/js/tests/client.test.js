@@ -60,6 +60,7 @@ test("edits carry their target and what may change", async () => {
   assert.equal((await client.edit(picture, "green", { mask: picture })).type, "image/png");
   assert.equal((await client.edit(recording, "a blue circle", { spans })).type, "audio/mpeg");
   assert.equal(await client.edit("a [MASK:1] circle", "what?"), "a red circle");
+  await client.edit(recording, "a blue circle", { spans: [{ words: "red", text: "blue" }], transcript: "a red circle" });
   assert.deepEqual(server.bodies[0].edit, { target: { type: "image", data: PNG }, mask: PNG });
   assert.deepEqual(server.bodies[1].edit.spans, spans);
   assert.deepEqual(server.bodies[2], {
@@ -67,6 +68,8 @@ test("edits carry their target and what may change", async () => {
     output: ["text"],
     edit: { target: { type: "text", text: "a [MASK:1] circle" } },
   });
+  assert.equal(server.bodies[3].edit.transcript, "a red circle");
+  assert.deepEqual(server.bodies[3].edit.spans, [{ words: "red", text: "blue" }]);
 });
 
 test("a stream is events with their media decoded, and ends with the whole answer", async () => {

@@ -13,7 +13,7 @@ from unmask_client.errors import (
     ServerError,
     UnmaskError,
 )
-from unmask_client.generation import Generation, Span
+from unmask_client.generation import Generation, Span, Word
 from unmask_client.media import Audio, Image
 from unmask_client.realtime import AsyncRealtimeSession, RealtimeSession, Reply
 
@@ -36,4 +36,5 @@ __all__ = [
     "ServerError",
     "Span",
     "UnmaskError",
+    "Word",
 ]

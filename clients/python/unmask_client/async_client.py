@@ -71,6 +71,7 @@ class AsyncClient:
         task: str | None = None,
         instructions: str | None = None,
         model: str | None = None,
+        extras: Sequence[str] | None = None,
         preview: Mapping[str, Any] | None = None,
         **decoding: Unpack[Decoding],
     ) -> AsyncGenerator[Event]:
@@ -82,6 +83,7 @@ class AsyncClient:
             task=task,
             instructions=instructions,
             model=model,
+            extras=extras,
             preview=preview,
             decoding=decoding,
         )
@@ -116,9 +118,10 @@ class AsyncClient:
         *,
         mask: ImageLike | None = None,
         spans: Sequence[Span] = (),
+        transcript: str | None = None,
         **decoding: Unpack[Decoding],
     ) -> E:
-        return await self._run(generation.edit(target, input, mask, spans, decoding))
+        return await self._run(generation.edit(target, input, mask, spans, transcript, decoding))
 
     @asynccontextmanager
     async def realtime(

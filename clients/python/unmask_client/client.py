@@ -72,6 +72,7 @@ class Client:
         task: str | None = None,
         instructions: str | None = None,
         model: str | None = None,
+        extras: Sequence[str] | None = None,
         preview: Mapping[str, Any] | None = None,
         **decoding: Unpack[Decoding],
     ) -> Generator[Event]:
@@ -83,6 +84,7 @@ class Client:
             task=task,
             instructions=instructions,
             model=model,
+            extras=extras,
             preview=preview,
             decoding=decoding,
         )
@@ -118,11 +120,13 @@ class Client:
         *,
         mask: ImageLike | None = None,
         spans: Sequence[Span] = (),
+        transcript: str | None = None,
         **decoding: Unpack[Decoding],
     ) -> E:
         """`target` with a part of it made anew: what `mask` uncovers of a picture, `spans` of a recording, the holes
-        [MASK:n] of a text. All else comes back unchanged. `input` is what to make the whole from, as for `generate`."""
-        return self._run(generation.edit(target, input, mask, spans, decoding))
+        [MASK:n] of a text. All else comes back unchanged. `input` is what to make the whole from, as for `generate`;
+        `transcript` is what the recording says now, for spans of its words."""
+        return self._run(generation.edit(target, input, mask, spans, transcript, decoding))
 
     @contextmanager
     def realtime(

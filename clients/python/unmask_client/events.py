@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from unmask_client.errors import APIConnectionError, error_of_envelope
-from unmask_client.generation import Generation, read_generation
+from unmask_client.generation import Generation, Word, read_generation, read_words
 from unmask_client.media import Audio, Image
 
 PREFIX = "data: "
@@ -56,6 +56,7 @@ class AudioDelta:
 class AudioDone:
     duration_s: float
     transcript: str | None
+    words: tuple[Word, ...] = ()  # where `extras` has word_timestamps
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ READERS: dict[str, Callable[[Mapping[str, Any]], Event]] = {
     "audio.delta": lambda data: AudioDelta(
         Audio(base64.b64decode(data["audio"]), data["format"], sample_rate=data["sample_rate"])
     ),
-    "audio.done": lambda data: AudioDone(data["duration_s"], data.get("transcript")),
+    "audio.done": lambda data: AudioDone(data["duration_s"], data.get("transcript"), read_words(data)),
     "image.preview": lambda data: ImagePreview(data["step"], Image(base64.b64decode(data["data"]))),
     "image.done": lambda data: ImageDone(Image(base64.b64decode(data["data"]))),
     "tokens.commit": lambda data: TokensCommitted(data["step"], *_tokens(data)),

@@ -38,16 +38,32 @@ class Decoding(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Span:
-    """From `start` to `end`, in seconds, a recording is to be said anew; `text` is what is to be heard there."""
+    """What of a recording is to be said anew: from `start` to `end`, in seconds, or `words` of its transcript.
 
+    `text` is what is to be heard there.
+    """
+
+    start: float | None = None
+    end: float | None = None
+    text: str | None = None
+    words: str | None = None
+
+
+@dataclass(frozen=True)
+class Word:
+    """When a word is said, in seconds."""
+
+    word: str
     start: float
     end: float
-    text: str | None = None
 
 
 @dataclass(frozen=True)
 class Generation:
-    """An answer. `raw` is the JSON of the server, with `usage`, `timings` and whatever `extras` asked for."""
+    """An answer. `raw` is the JSON of the server, with `usage`, `timings` and whatever `extras` asked for.
+
+    `words` come where `extras` has `word_timestamps`.
+    """
 
     id: str
     model: str
@@ -56,6 +72,7 @@ class Generation:
     incomplete_reason: str | None
     output: tuple[Part, ...]
     raw: Mapping[str, Any] = field(repr=False)
+    words: tuple[Word, ...] = ()
 
     @property
     def text(self) -> str:
@@ -139,13 +156,23 @@ def chat(messages: Sequence[Message], decoding: Decoding) -> Call[str]:
     return Call(call.body, lambda answer: answer.text)
 
 
-def edit(target: E, input: Input, mask: ImageLike | None, spans: Sequence[Span], decoding: Decoding) -> Call[E]:
+def edit(
+    target: E,
+    input: Input,
+    mask: ImageLike | None,
+    spans: Sequence[Span],
+    transcript: str | None,
+    decoding: Decoding,
+) -> Call[E]:
     part = _part(target)
     wanted: dict[str, Any] = {"target": part}
     if mask is not None:
         wanted["mask"] = _base64(Image.mask(mask).data)
     if spans:
-        wanted["spans"] = [asdict(span) for span in spans]
+        given = [asdict(span) for span in spans]
+        wanted["spans"] = [{name: value for name, value in span.items() if value is not None} for span in given]
+    if transcript is not None:
+        wanted["transcript"] = transcript
     call = generate(input, output=[part["type"]], edit=wanted, decoding=decoding)
     return Call(call.body, lambda answer: answer.first(type(target)))
 
@@ -159,7 +186,12 @@ def read_generation(body: Mapping[str, Any]) -> Generation:
         incomplete_reason=body.get("incomplete_reason"),
         output=tuple(_read_part(part) for part in body["output"]),
         raw=body,
+        words=read_words(body),
     )
+
+
+def read_words(body: Mapping[str, Any]) -> tuple[Word, ...]:
+    return tuple(Word(word["word"], word["start"], word["end"]) for word in body.get("words", ()))
 
 
 def _read_part(part: Mapping[str, Any]) -> Part:
@@ -179,7 +211,9 @@ def _parts(content: Input) -> list[dict[str, str]]:
 def _part(part: Part) -> dict[str, str]:
     if isinstance(part, str):
         return {"type": "text", "text": part}
-    return {"type": "image" if isinstance(part, Image) else "audio", "data": _base64(part.data)}
+    if isinstance(part, Image):
+        return {"type": "image", "data": _base64(part.data)}
+    return {"type": "audio", "data": _base64(part.file())}
 
 
 def _base64(data: bytes) -> str:

@@ -123,7 +123,16 @@ class Audio:
         return bytes((moved.clip(-1, 1) * 32767).round().astype("<i2").tobytes())
 
     def save(self, path: str | PathLike[str]) -> None:
-        Path(path).write_bytes(self.data)
+        """As it is; bare pcm gets its header where the file is to be a .wav."""
+        is_wav = Path(path).suffix.lower() == ".wav"
+        Path(path).write_bytes(self.file() if is_wav else self.data)
+
+    def file(self) -> bytes:
+        """What players and the server open: the data, pcm as wav."""
+        if self.format != "pcm":
+            return self.data
+        pcm, rate, _ = self._pcm()
+        return _wav(pcm, rate)
 
     def _pcm(self) -> tuple[bytes, int, int]:
         """s16le, rate, channels."""
@@ -137,12 +146,8 @@ class Audio:
             return file.readframes(file.getnframes()), file.getframerate(), file.getnchannels()
 
     def _repr_html_(self) -> str:
-        playable, format = self.data, self.format
-        if format == "pcm":
-            pcm, rate, _ = self._pcm()
-            playable, format = _wav(pcm, rate), "wav"
-        mime = {"mp3": "mpeg", "opus": "ogg"}.get(format, format)
-        return f'<audio controls src="data:audio/{mime};base64,{base64.b64encode(playable).decode()}"></audio>'
+        mime = {"mp3": "mpeg", "opus": "ogg", "pcm": "wav"}.get(self.format, self.format)
+        return f'<audio controls src="data:audio/{mime};base64,{base64.b64encode(self.file()).decode()}"></audio>'
 
 
 def _read(source: Source) -> bytes:

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from unmask_client.connection import Connection
 from unmask_client.errors import APIConnectionError, APITimeoutError, UnmaskError, error_of_answer, error_of_envelope
 from unmask_client.generation import Part
 from unmask_client.media import Audio, Image
+from unmask_client.retry import wait_before_retry
 
 SAMPLE_RATE = 24_000  # the protocol's only rate for PCM
 FRAME_BYTES = 2 * SAMPLE_RATE // 10  # 100 ms of s16le
@@ -120,24 +122,50 @@ class AsyncRealtimeSession:
 
 @contextmanager
 def open_session(connection: Connection, model: str | None) -> Iterator[RealtimeSession]:
-    url = connection.realtime_url(model)
-    try:
-        socket = websockets.sync.client.connect(url, additional_headers=connection.headers, **SOCKET_OPTIONS)
-    except (OSError, WebSocketException) as error:
-        raise _as_ours(error) from error
+    socket = _connected(connection, connection.realtime_url(model))
     with socket:
         yield RealtimeSession(socket, connection.timeout)
 
 
 @asynccontextmanager
 async def open_async_session(connection: Connection, model: str | None) -> AsyncIterator[AsyncRealtimeSession]:
-    url = connection.realtime_url(model)
-    try:
-        socket = await websockets.asyncio.client.connect(url, additional_headers=connection.headers, **SOCKET_OPTIONS)
-    except (OSError, WebSocketException) as error:
-        raise _as_ours(error) from error
+    socket = await _async_connected(connection, connection.realtime_url(model))
     async with socket:
         yield AsyncRealtimeSession(socket, connection.timeout)
+
+
+def _connected(connection: Connection, url: str) -> websockets.sync.client.ClientConnection:
+    attempt = 0
+    while True:
+        try:
+            return websockets.sync.client.connect(url, additional_headers=connection.headers, **SOCKET_OPTIONS)
+        except (OSError, WebSocketException) as error:
+            wait = _wait_before_retry(error, attempt, connection.max_retries)
+        time.sleep(wait)
+        attempt += 1
+
+
+async def _async_connected(connection: Connection, url: str) -> websockets.asyncio.client.ClientConnection:
+    attempt = 0
+    while True:
+        try:
+            return await websockets.asyncio.client.connect(url, additional_headers=connection.headers, **SOCKET_OPTIONS)
+        except (OSError, WebSocketException) as error:
+            wait = _wait_before_retry(error, attempt, connection.max_retries)
+        await asyncio.sleep(wait)
+        attempt += 1
+
+
+def _wait_before_retry(error: OSError | WebSocketException, attempt: int, max_retries: int) -> float:
+    """Seconds; raises what is wrong where trying again is of no use."""
+    wait: float | None = None
+    if isinstance(error, InvalidStatus):
+        wait = wait_before_retry(attempt, error.response.status_code, error.response.headers)
+    elif isinstance(error, OSError) and not isinstance(error, TimeoutError):
+        wait = wait_before_retry(attempt)
+    if wait is None or attempt >= max_retries:
+        raise _as_ours(error) from error
+    return wait
 
 
 def session_settings(instructions: str, output: Literal["audio", "text"], turn_detection: bool) -> Mapping[str, Any]:
@@ -147,24 +175,31 @@ def session_settings(instructions: str, output: Literal["audio", "text"], turn_d
 
 
 def turn_events(parts: tuple[Part, ...]) -> Iterator[RealtimeEvent]:
-    """Text and pictures as one message, recordings through the input buffer, then the request for a reply."""
-    content: list[dict[str, str]] = []
-    for part in parts:
-        if isinstance(part, str):
-            content.append({"type": "input_text", "text": part})
-        elif isinstance(part, Image):
-            url = f"data:image/{part.format};base64,{base64.b64encode(part.data).decode()}"
-            content.append({"type": "input_image", "image_url": url})
-    if content:
-        yield {"type": "conversation.item.create", "item": {"type": "message", "role": "user", "content": content}}
-    for part in parts:
-        if isinstance(part, Audio):
-            pcm = part.pcm16(SAMPLE_RATE)
-            for start in range(0, len(pcm), FRAME_BYTES):
-                frame = base64.b64encode(pcm[start : start + FRAME_BYTES]).decode()
-                yield {"type": "input_audio_buffer.append", "audio": frame}
-            yield {"type": "input_audio_buffer.commit"}
+    """One turn and the request for a reply: a lone recording through the input buffer, anything else as one message.
+
+    The model answers one message, so what belongs together must be one.
+    """
+    if len(parts) == 1 and isinstance(parts[0], Audio):
+        pcm = parts[0].pcm16(SAMPLE_RATE)
+        for start in range(0, len(pcm), FRAME_BYTES):
+            yield {"type": "input_audio_buffer.append", "audio": _base64(pcm[start : start + FRAME_BYTES])}
+        yield {"type": "input_audio_buffer.commit"}
+    elif parts:
+        item = {"type": "message", "role": "user", "content": [_content(part) for part in parts]}
+        yield {"type": "conversation.item.create", "item": item}
     yield {"type": "response.create"}
+
+
+def _content(part: Part) -> dict[str, str]:
+    if isinstance(part, str):
+        return {"type": "input_text", "text": part}
+    if isinstance(part, Image):
+        return {"type": "input_image", "image_url": f"data:image/{part.format};base64,{_base64(part.data)}"}
+    return {"type": "input_audio", "audio": _base64(part.pcm16(SAMPLE_RATE))}
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
 
 
 class ReplyCollector:

@@ -15,6 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unmask_engine.models.dense_attention import attend_densely, learnt_densely
+from unmask_engine.transfer import send
+
 
 @dataclass(frozen=True)
 class BackboneConfig:
@@ -71,7 +74,7 @@ def rotary_table(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor
 def pack(lengths: tuple[int, ...], head_dim: int, theta: float, device: torch.device) -> Packing:
     """Positions restart at 0 for each sequence. The same lengths come step after step, hence the cache."""
     with torch.inference_mode(False):  # what is kept must do for training, too
-        positions = torch.cat([torch.arange(length) for length in lengths]).to(device)  # (T,)
+        positions = send(torch.cat([torch.arange(length) for length in lengths]), device)  # (T,)
         return Packing(lengths, *rotary_table(positions, head_dim, theta))
 
 
@@ -85,13 +88,13 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def packed_attention(q: Tensor, k: Tensor, v: Tensor, asking: Sequence[int], lengths: Sequence[int]) -> Tensor:
     """Bidirectional grouped-query attention within each packed sequence.
 
-    q: (R, heads, D) of which `asking` rows belong to each sequence; k, v: (T, kv_heads, D), `lengths` rows each
-    -> (sum(asking), heads, D).
+    q: (R, heads, D) of which `asking` rows belong to each sequence; what is beyond them is not looked at.
+    k, v: (T, kv_heads, D), `lengths` rows each -> (sum(asking), heads, D).
     """
     if q.is_cuda and q.dtype in (torch.float16, torch.bfloat16):
         return _varlen_attention(q, k, v, asking, lengths)
     if len(set(lengths)) == 1 and tuple(asking) == tuple(lengths):
-        batched = (x.view(len(lengths), lengths[0], *x.shape[1:]) for x in (q, k, v))
+        batched = (x.view(len(lengths), lengths[0], *x.shape[1:]) for x in (q[: len(k)], k, v))
         return _attend(*batched).flatten(0, 1)
     spans = zip(_spans(asking), _spans(lengths), strict=True)
     return torch.cat([_attend(q[None, a], k[None, s], v[None, s])[0] for a, s in spans if a.stop > a.start])
@@ -123,12 +126,15 @@ def _varlen_attention(q: Tensor, k: Tensor, v: Tensor, asking: Sequence[int], le
 def _ends(lengths: tuple[int, ...], device: torch.device) -> Tensor:
     """(sequences + 1,) int32: where each sequence begins, and where the last one ends."""
     with torch.inference_mode(False):
-        return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32).to(device)
+        return send(torch.tensor([0, *accumulate(lengths)], dtype=torch.int32), device)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, heads, L, D)
     grouped = q.shape[1] != k.shape[1]
+    if learnt_densely(q, k):
+        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+        return attend_densely(q, k, v).transpose(1, 2)
     return F.scaled_dot_product_attention(q, k, v, enable_gqa=grouped).transpose(1, 2)  # (B, L, heads, D)
 
 
@@ -170,12 +176,29 @@ class Attention(nn.Module):
         return out
 
 
+# A row of a bfloat16 product with more inputs than this depends on the number of rows on CPUs with AMX: oneDNN adds the
+# inputs up in other blocks for 48 to 240 rows than for 16, 32 or 256 and more (tests/engine/test_invariance.py).
+_ONE_BLOCK = 512
+_FEW_ROWS = 32
+
+
+class RowwiseLinear(nn.Linear):
+    """Each row is the same however many there are, where that is a multiple of 16."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(T, inputs) -> (T, outputs)."""
+        is_plain = type(x) is Tensor and x.device.type == "cpu" and not x.requires_grad
+        if not is_plain or x.dtype != torch.bfloat16 or self.in_features <= _ONE_BLOCK:
+            return super().forward(x)
+        return torch.cat([F.linear(part, self.weight, self.bias) for part in torch.split(x, _FEW_ROWS)])
+
+
 class MLP(nn.Module):
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.down_proj = RowwiseLinear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.to(self.gate_proj.weight.dtype)

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unmask_engine.models.dense_attention import attend_densely, learnt_densely
+
 # Rows of the query table put before the frames: language auto, event, emotion, no inverse text normalisation.
 QUERY_ROWS = (0, 1, 2, 15)
 NUM_QUERY_ROWS = len(QUERY_ROWS)
@@ -66,8 +68,11 @@ class SanmAttention(nn.Module):
         memory = self._memory(v, valid)
         q, k, v = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (q, k, v))  # (B, heads, L, D)
         mask = None if valid is None else valid[:, None, None]
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(-2)
-        out: Tensor = self.linear_out(attended) + memory
+        if learnt_densely(q, k):
+            attended = attend_densely(q, k, v, mask)
+        else:
+            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        out: Tensor = self.linear_out(attended.transpose(1, 2).flatten(-2)) + memory
         return out
 
     def _memory(self, v: Tensor, valid: Tensor | None) -> Tensor:

@@ -2,15 +2,20 @@
 
 import os
 import socket
+import ssl
+from dataclasses import replace
+from pathlib import Path
 
 from unmask_engine.bundle import find_bundle
+from unmask_server import tracing
 from unmask_server.app import create_app
 from unmask_server.bridge import EngineThread
-from unmask_server.commands.device import pick_device
 from unmask_server.commands.exits import CommandError, UsageError
 from unmask_server.engine_protocol import GenerationEngine
 from unmask_server.http_server import Server
+from unmask_server.load_engine import load_engine
 from unmask_server.logs import configure_logs
+from unmask_server.remote_media import is_domain
 from unmask_server.settings import Settings
 
 BACKLOG = 2048  # connections the system holds for us
@@ -20,19 +25,27 @@ def serve(settings: Settings) -> None:
     """Blocks until the server is told to stop. Raises BundleError before it listens if there is no such bundle."""
     if any(not key.strip() for key in settings.api_keys):
         raise UsageError("--api-key: a key is empty")
+    for domain in settings.allowed_media_domains:
+        if not is_domain(domain):
+            raise UsageError(f"--allowed-media-domain: {domain!r} is no domain; give a name such as media.example.com")
+    if settings.otlp_endpoint and not tracing.is_installed():
+        raise UsageError("--otlp-endpoint needs OpenTelemetry: pip install 'unmask[otel]'")
+    _check_certificate(settings)
     folder = find_bundle(settings.model)
+    if settings.ray:
+        from unmask_server.commands.serve_ray import serve_ray
+
+        is_path = Path(settings.model).is_dir()  # a name each node looks up itself
+        serve_ray(replace(settings, model=str(folder.resolve())) if is_path else settings)
+        return
     configure_logs(settings.log_level, settings.log_format)
     listener = _listen(settings.host, settings.port)
-    url = _url(settings.host, listener)
+    url = _url(settings.host, listener, "https" if settings.ssl_certfile else "http")
     failures: list[Exception] = []
 
     def load() -> GenerationEngine:
-        from unmask_engine.engine import Engine  # torch comes in here, while the server listens already
-        from unmask_engine.scheduler import Policy
-
         try:
-            policy = Policy(token_budget=settings.max_batch_tokens)
-            engine = Engine.load(folder, pick_device(settings.device), policy)
+            engine = load_engine(settings, folder)
         except Exception as error:
             failures.append(error)
             server.exit_in(0)
@@ -64,6 +77,17 @@ def _listen(host: str, port: int) -> socket.socket:
         raise CommandError(message) from None
 
 
-def _url(host: str, listener: socket.socket) -> str:
+def _check_certificate(settings: Settings) -> None:
+    if settings.ssl_keyfile and not settings.ssl_certfile:
+        raise UsageError("--ssl-keyfile needs --ssl-certfile")
+    if settings.ssl_certfile:
+        try:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile or None)
+        except OSError as error:
+            raise UsageError(f"--ssl-certfile, --ssl-keyfile: {error.strerror or error}") from None
+
+
+def _url(host: str, listener: socket.socket, scheme: str) -> str:
     port = listener.getsockname()[1]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"

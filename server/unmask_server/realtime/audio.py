@@ -97,31 +97,32 @@ def as_float(samples: Samples) -> NDArray[np.float32]:
     return samples.astype(np.float32) / np.float32(32768)
 
 
+@dataclass(frozen=True)
+class Piece:
+    """Of the model's speech, at most `MAX_DELTA_S`."""
+
+    audio: str  # base64 of the wire's format
+    num_samples: int
+
+
 class SpeechOut:
     """The model's samples, chunk by chunk, in the wire's format. The chunks put together are the whole resampled."""
 
     def __init__(self, format: WireFormat, rate: int) -> None:
         self._format = format
         self._stream = soxr.ResampleStream(rate, format.rate, 1, dtype="float32", quality="HQ")
-        self._num_samples = 0
 
-    @property
-    def duration_ms(self) -> int:
-        """Of what was returned so far."""
-        return 1000 * self._num_samples // self._format.rate
-
-    def feed(self, samples: NDArray[np.float32]) -> Iterator[str]:
-        """base64 pieces of at most `MAX_DELTA_S`; the resampler keeps some milliseconds back."""
+    def feed(self, samples: NDArray[np.float32]) -> Iterator[Piece]:
+        """The resampler keeps some milliseconds back."""
         return self._encoded(self._stream.resample_chunk(samples))
 
-    def flush(self) -> Iterator[str]:
+    def flush(self) -> Iterator[Piece]:
         """The rest; nothing can be fed any more."""
         return self._encoded(self._stream.resample_chunk(np.zeros(0, np.float32), last=True))
 
-    def _encoded(self, resampled: NDArray[np.float32]) -> Iterator[str]:
+    def _encoded(self, resampled: NDArray[np.float32]) -> Iterator[Piece]:
         whole = np.rint(resampled * 32767).clip(-32768, 32767).astype(np.int16)
         size = int(MAX_DELTA_S * self._format.rate)
         for start in range(0, len(whole), size):
             piece = whole[start : start + size]
-            self._num_samples += len(piece)
-            yield self._format.encode(piece)
+            yield Piece(self._format.encode(piece), len(piece))

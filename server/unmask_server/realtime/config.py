@@ -67,6 +67,10 @@ def _name(value: Any) -> Any:
     return value.get("id") if isinstance(value, dict) else value
 
 
+def _typed(value: Any) -> Any:
+    return {"type": value} if isinstance(value, str) else value
+
+
 class Transcription(Wire):
     """Clients name models of OpenAI's; the one here hears for itself, and in any language it knows."""
 
@@ -109,6 +113,34 @@ class Audio(Wire):
 
 Modalities = Annotated[list[Literal["text", "audio"]], Field(min_length=1, max_length=2)]
 MaxTokens = Annotated[int, Field(ge=1, le=4096)] | Literal["inf"]
+Metadata = Annotated[  # bounded as by OpenAI
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
+]
+
+
+class Unmask(Wire):
+    """What only this server has: the making of a text, beside its deltas (unmasking.py)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    every_steps: int = Field(default=0, ge=0, le=1000)  # 0: what stands on the canvas is not told
+    confidence: bool = False
+    word_times: bool = False  # when each word is said
+
+
+class TokenLimits(Wire):
+    post_instructions: int | None = Field(default=None, ge=0)
+
+
+class Truncation(Wire):
+    """A dialogue that has grown too long is cut to the ratio, so that it is not cut again at each turn."""
+
+    type: Literal["auto", "disabled", "retention_ratio"] = "auto"
+    retention_ratio: float = Field(default=1.0, ge=0, le=1)
+    token_limits: TokenLimits | None = None
+
+    def echo(self) -> str | JsonObject:
+        return self.model_dump(exclude_none=True) if self.type == "retention_ratio" else self.type
 
 
 class Session(Wire):
@@ -116,7 +148,9 @@ class Session(Wire):
     output_modalities: Modalities = ["audio"]  # pydantic copies it
     instructions: Instructions = ""
     max_output_tokens: MaxTokens = "inf"
+    truncation: Annotated[Truncation, BeforeValidator(_typed)] = Truncation()
     audio: Audio = Audio()
+    x_unmask: Unmask = Unmask()
 
     @property
     def transcribes(self) -> bool:
@@ -135,7 +169,9 @@ class Session(Wire):
         if self.transcribes:
             transcription = self.audio.input.transcription or Transcription()
             heard["transcription"] = transcription.model_dump(exclude_none=True)
-        common = {"type": self.type, "id": session_id, "expires_at": expires_at, "include": None}
+        common: JsonObject = {"type": self.type, "id": session_id, "expires_at": expires_at, "include": None}
+        if self.x_unmask != Unmask():
+            common["x_unmask"] = self.x_unmask.model_dump()
         if self.type == "transcription":
             return {**common, "object": "realtime.transcription_session", "audio": {"input": heard}}
         return {
@@ -148,7 +184,7 @@ class Session(Wire):
             "tool_choice": "auto",
             "max_output_tokens": self.max_output_tokens,
             "tracing": None,
-            "truncation": "auto",
+            "truncation": self.truncation.echo(),
             "prompt": None,
             "audio": {"input": heard, "output": self.audio.output.model_dump()},
         }
@@ -166,8 +202,8 @@ class ResponseOptions(Wire):
     output_modalities: Modalities | None = None
     max_output_tokens: MaxTokens | None = None
     audio: ResponseAudio | None = None
-    metadata: dict[str, str] | None = None
-    input: list[dict[str, JsonValue]] | None = None
+    metadata: Metadata | None = None
+    input: Annotated[list[dict[str, JsonValue]], Field(max_length=512)] | None = None
 
     def over(self, session: Session) -> Session:
         """The session as it is for this response."""

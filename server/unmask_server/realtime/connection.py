@@ -7,6 +7,7 @@ from typing import Final
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from unmask_engine.request import RequestError
 from unmask_server.drain import Drain
 from unmask_server.errors import ServerError
 from unmask_server.realtime.events import error_event
@@ -65,7 +66,12 @@ async def _read(websocket: WebSocket, session: RealtimeSession, limits: Realtime
             raise Ended(POLICY, "idle", error) from None
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message["code"])
-        await session.handle(message.get("text") or "")
+        text = message.get("text") or ""
+        if len(text) > limits.max_message_bytes:  # what has so many characters has at least as many bytes
+            reason = f"A message has at most {limits.max_message_bytes:,} bytes."
+            session.refuse(RequestError(reason, code="message_too_large"))
+        else:
+            await session.handle(text)
 
 
 async def _expire(limits: RealtimeLimits) -> None:

@@ -15,6 +15,7 @@ class Conversation:
         self.id = new_id("conv")
         self._limits = limits
         self._items: list[Item] = []
+        self._cuts: dict[str, int] = {}  # items still being said that the user has stopped listening to, and when (ms)
 
     @property
     def items(self) -> tuple[Item, ...]:
@@ -37,13 +38,13 @@ class Conversation:
         if any(other.id == item.id for other in self._items):
             message = f"There is an item {item.id!r} already."
             raise RequestError(message, param="item.id", code="item_create_duplicate_item_id")
-        del self._items[: len(self._items) + 1 - self._limits.max_items]
         at = len(self._items)
         if previous_id == ROOT:
             at = 0
         elif previous_id is not None:
-            at = 1 + self._items.index(self.get(previous_id, "create"))
+            at = 1 + self._index(self.get(previous_id, "create").id)
         self._items.insert(at, item)
+        self._leave(item)
         self._forget()
 
     def replace(self, item: Item) -> bool:
@@ -51,30 +52,52 @@ class Conversation:
         is_there = any(other.id == item.id for other in self._items)
         if is_there:
             self._items[self._index(item.id)] = item
+            if item.status != "in_progress" and (ms := self._cuts.pop(item.id, None)) is not None:
+                self.truncate(item, ms)
         return is_there
 
     def remove(self, item: Item) -> None:
         self._items.pop(self._index(item.id))
+        self._cuts.pop(item.id, None)
+
+    def write_down(self, item_id: str, transcript: str) -> None:
+        """What was heard in an item that is one recording, if it is still there."""
+        item = next((item for item in self._items if item.id == item_id), None)
+        if item is not None and isinstance(heard := item.content[0], Heard):
+            self.replace(replace(item, content=(replace(heard, transcript=transcript),)))
 
     def truncate(self, item: Item, ms: int) -> None:
-        """Of what the model said only the first `ms` were heard; it may be more than there was."""
+        """Of what the model said, or is saying, only the first `ms` were heard; it may be more than there was."""
+        if item.status == "in_progress":
+            self._cuts[item.id] = ms
+            return
         content = tuple(c.until(ms) if isinstance(c, Said) else c for c in item.content)
         self.replace(replace(item, content=content))
 
     def _index(self, item_id: str) -> int:
         return next(i for i, item in enumerate(self._items) if item.id == item_id)
 
+    def _leave(self, newest: Item) -> None:
+        """The oldest items, where there are too many or too long ones."""
+        items, characters = self._items, sum(item.num_characters for item in self._items)
+        while len(items) > self._limits.max_items or (characters > self._limits.max_kept_characters and len(items) > 1):
+            oldest = items.pop(1 if items[0] is newest else 0)
+            characters -= oldest.num_characters
+            self._cuts.pop(oldest.id, None)
+
     def _forget(self) -> None:
         """The oldest recordings and pictures, where there are too many; their places stay."""
         left_s, left_images = self._limits.max_kept_audio_s, self._limits.max_kept_images
+        left_pixels = self._limits.max_kept_pixels
         for item in reversed(self._items):
             kept: list[Content] = []
-            for content in item.content:
+            for content in reversed(item.content):
                 if isinstance(content, Heard):
                     left_s -= content.seconds
                     content = content if left_s >= 0 else replace(content, samples=None)
                 elif isinstance(content, Shown):
-                    left_images -= 1
-                    content = content if left_images >= 0 else Shown(None)
+                    is_latest = left_images == self._limits.max_kept_images
+                    left_images, left_pixels = left_images - 1, left_pixels - content.num_pixels
+                    content = content if is_latest or (left_images >= 0 and left_pixels >= 0) else Shown(None)
                 kept.append(content)
-            self.replace(replace(item, content=tuple(kept)))
+            self.replace(replace(item, content=tuple(reversed(kept))))

@@ -4,6 +4,7 @@ A model that is trained on single questions answers the last one: earlier turns,
 client sends, would only confuse it. Its presets say what it is trained for.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -21,22 +22,28 @@ from unmask_engine.request import (
     Turn,
 )
 from unmask_server.clauses import clauses
-from unmask_server.realtime.config import Session
+from unmask_server.realtime.config import Session, Truncation
 from unmask_server.realtime.items import Item, Shown
 
 # Left to right, so that the speech can begin before the last step: with the built-in model after 47 of 80 steps.
 SPEECH_BLOCK: Final = 16  # tokens
+# Of what was said before, whole turns. A byte is at most one token, so 2,192 of a prompt's 8,192 are left to the rest.
+MAX_HISTORY_BYTES: Final = 6000
 
 
 @dataclass(frozen=True)
 class Plan:
     answer: GenerationRequest
     speaks_after: bool  # the answer is text, to be spoken by a second request
+    word_times: bool = False
 
     def speech(self, text: str) -> tuple[GenerationRequest, ...]:
         """What speaks the answer, one request after another."""
         pieces = clauses(text) if self.speaks_after else ()
-        return tuple(GenerationRequest((TextPart(piece),), ("audio",), task="tts") for piece in pieces)
+        return tuple(
+            GenerationRequest((TextPart(piece),), ("audio",), task="tts", word_times=self.word_times)
+            for piece in pieces
+        )
 
 
 def plan(items: Sequence[Item], presets: Sequence[Preset], session: Session, told: str | None) -> Plan:
@@ -67,13 +74,14 @@ def plan(items: Sequence[Item], presets: Sequence[Preset], session: Session, tol
             max_tokens=_max_tokens(preset, session),
             block_size=preset.block_size or (SPEECH_BLOCK if speaks else None),
         ),
-        history=tuple(Turn(item.role, item.text) for item in earlier if item.text) if preset.dialogue else (),
+        history=_history(earlier, session.truncation) if preset.dialogue else (),
+        word_times=session.x_unmask.word_times and speaks,
     )
-    return Plan(request, speaks_after=wants_audio and not speaks)
+    return Plan(request, speaks_after=wants_audio and not speaks, word_times=session.x_unmask.word_times)
 
 
-def transcription(parts: tuple[Part, ...]) -> GenerationRequest:
-    return GenerationRequest(parts, ("text",), task="asr")
+def transcription(parts: tuple[Part, ...], *, word_times: bool = False) -> GenerationRequest:
+    return GenerationRequest(parts, ("text",), task="asr", word_times=word_times)
 
 
 def _last_turn(items: Sequence[Item]) -> int | None:
@@ -81,6 +89,29 @@ def _last_turn(items: Sequence[Item]) -> int | None:
     users = [i for i, item in enumerate(items) if item.role == "user"]
     saying = [i for i in users if not all(isinstance(c, Shown) for c in items[i].content)]
     return max(saying or users, default=None)
+
+
+def _history(items: Sequence[Item], truncation: Truncation) -> tuple[Turn, ...]:
+    """The latest turns: the dialogue is cut whenever it has grown too long. Raises RequestError if it may not be."""
+    limits = truncation.token_limits
+    asked = None if limits is None else limits.post_instructions
+    room = MAX_HISTORY_BYTES if asked is None else min(asked, MAX_HISTORY_BYTES)  # a byte is at most one token
+    turns: deque[tuple[Turn, int]] = deque()
+    num_bytes = 0
+    for item in items:
+        if not item.text:
+            continue
+        turns.append((Turn(item.role, item.text), len(item.text.encode())))
+        num_bytes += turns[-1][1]
+        if num_bytes <= room:
+            continue
+        if truncation.type == "disabled":
+            message = f"The dialogue is longer than the {room:,} bytes of text that come along with a question; "
+            message += "delete items, or set truncation to auto."
+            raise RequestError(message, param="session.truncation", code="context_length_exceeded")
+        while num_bytes > truncation.retention_ratio * room:
+            num_bytes -= turns.popleft()[1]
+    return tuple(turn for turn, _ in turns)
 
 
 def _with_picture(parts: tuple[Part, ...], items: Sequence[Item]) -> tuple[Part, ...]:

@@ -2,14 +2,12 @@
 
 import json
 import uuid
-from collections.abc import Callable
 from typing import Any
 
 from unmask_engine.request import RequestError
 from unmask_server.errors import error_body
 
 JsonObject = dict[str, Any]
-Emit = Callable[[JsonObject], None]
 
 
 def read_object(text: str | bytes) -> JsonObject:

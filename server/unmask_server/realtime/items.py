@@ -19,6 +19,7 @@ Status = Literal["in_progress", "completed", "incomplete"]
 
 MS_PER_CHARACTER: Final = 65  # of unhurried English speech: what is left unsaid of an interrupted sentence
 MAX_TEXT_CHARACTERS: Final = 200_000  # no prompt holds more
+MAX_PICTURES: Final = 4  # in one message
 MAX_RETRIEVED_BYTES: Final = 360_000  # of sound in one frame; as base64 below the 512 KiB that every client takes
 
 
@@ -44,6 +45,10 @@ class Heard:
 class Shown:
     image: ImagePart | None  # None where the conversation has grown too long
 
+    @property
+    def num_pixels(self) -> int:
+        return 0 if self.image is None else self.image.pixels.shape[0] * self.image.pixels.shape[1]
+
 
 @dataclass(frozen=True)
 class Said:
@@ -54,12 +59,13 @@ class Said:
 
     def until(self, ms: int) -> "Said":
         """What was said by then: whole words."""
+        ms = max(ms, 0)
         if ms >= self.duration_ms:
             return self
-        end = len(self.transcript) * max(ms, 0) // self.duration_ms
+        end = len(self.transcript) * ms // self.duration_ms
         is_whole = end >= len(self.transcript) or self.transcript[end].isspace()
         words = self.transcript[:end] if is_whole else self.transcript[:end].rpartition(" ")[0]
-        return Said(words.rstrip(), max(ms, 0))
+        return Said(words.rstrip(), ms)
 
     @staticmethod
     def interrupted(transcript: str, spoken_ms: int) -> "Said":
@@ -83,6 +89,10 @@ class Item:
         """All words of it that are known."""
         words = [c.text if isinstance(c, Text) else getattr(c, "transcript", None) for c in self.content]
         return "\n".join(word for word in words if word)
+
+    @property
+    def num_characters(self) -> int:
+        return sum(len(getattr(c, "text", None) or getattr(c, "transcript", None) or "") for c in self.content)
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -118,13 +128,18 @@ async def read_item(
     content = wire.get("content")
     if not isinstance(content, Sequence) or isinstance(content, str) or not 0 < len(content) <= 64:
         raise _invalid(f"{param}.content must list 1 to 64 parts.", f"{param}.content")
+    if sum(isinstance(part, Mapping) and part.get("type") == "input_image" for part in content) > MAX_PICTURES:
+        raise _invalid(f"{param}.content may hold at most {MAX_PICTURES} pictures.", f"{param}.content")
     async with slots:
         read = await asyncio.to_thread(
             lambda: tuple(
                 _read_content(part, role, format, limits, f"{param}.content[{i}]") for i, part in enumerate(content)
             )
         )
-    return Item(role, read) if given is None else Item(role, read, given)
+    item = Item(role, read) if given is None else Item(role, read, given)
+    if item.num_characters > MAX_TEXT_CHARACTERS:
+        raise _invalid(f"{param} has more than {MAX_TEXT_CHARACTERS:,} characters.", f"{param}.content")
+    return item
 
 
 def _read_content(part: Any, role: Role, format: WireFormat, limits: MediaLimits, param: str) -> Content:
@@ -141,8 +156,8 @@ def _read_content(part: Any, role: Role, format: WireFormat, limits: MediaLimits
         if len(samples) > limits.max_seconds * format.rate:
             message = f"{param}.audio is longer than {limits.max_seconds:g} seconds."
             raise RequestError(message, param=f"{param}.audio", code="audio_too_long")
-        written = part.get("transcript")
-        return Heard(samples, format.rate, written if isinstance(written, str) else None)
+        written = None if part.get("transcript") is None else _string(part, "transcript", param)
+        return Heard(samples, format.rate, written)
     if kind == "input_image" and role == "user":
         url = f"{param}.image_url"
         return Shown(read_image(decode_base64(str(part.get("image_url")), url), limits, param=url))
@@ -186,6 +201,8 @@ def _string(part: Mapping[str, Any], name: str, param: str) -> str:
     if not isinstance(value, str) or len(value) > MAX_TEXT_CHARACTERS:
         message = f"{param}.{name} must be a string of at most {MAX_TEXT_CHARACTERS:,} characters."
         raise _invalid(message, f"{param}.{name}")
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise _invalid(f"{param}.{name} has half a character in it, a lone surrogate.", f"{param}.{name}")
     return value
 
 

@@ -10,9 +10,17 @@ from unmask_server.realtime.events import JsonObject
 
 
 @dataclass(frozen=True)
+class Sound:
+    """What a frame carries of an item's speech."""
+
+    item_id: str
+    num_samples: int
+
+
+@dataclass(frozen=True)
 class _Frame:
     text: str  # ASCII, so its length is that of its bytes
-    speech_of: str | None  # the item whose sound it is
+    sound: Sound | None
 
 
 class Outbox:
@@ -28,10 +36,15 @@ class Outbox:
         self._empty.set()
         self.overflowed = asyncio.Event()  # a reader so slow is not served any more
 
-    def put(self, event: JsonObject, speech_of: str | None = None) -> None:
+    @property
+    def is_behind(self) -> bool:
+        """The client has much left to read: previews only make it later."""
+        return self._num_bytes > self._max_bytes // 8
+
+    def put(self, event: JsonObject, sound: Sound | None = None) -> None:
         if self.overflowed.is_set():
             return
-        frame = _Frame(json.dumps(event, separators=(",", ":"), allow_nan=False), speech_of)
+        frame = _Frame(_written(event), sound)
         self._frames.append(frame)
         self._num_bytes += len(frame.text)
         self._empty.clear()
@@ -40,9 +53,18 @@ class Outbox:
             self._frames.clear()
             self.overflowed.set()
 
-    def take_back_speech(self, item_id: str) -> None:
-        self._frames = deque(frame for frame in self._frames if frame.speech_of != item_id)
-        self._num_bytes = sum(len(frame.text) for frame in self._frames)
+    def take_back_speech(self, item_id: str) -> int:
+        """Of that item, what has not left; -> how many samples that was."""
+        kept: deque[_Frame] = deque()
+        num_samples = 0
+        for frame in self._frames:
+            if frame.sound is not None and frame.sound.item_id == item_id:
+                num_samples += frame.sound.num_samples
+                self._num_bytes -= len(frame.text)
+            else:
+                kept.append(frame)
+        self._frames = kept
+        return num_samples
 
     async def run(self) -> None:
         """Sends what comes, for ever."""
@@ -51,10 +73,22 @@ class Outbox:
             while self._frames:
                 frame = self._frames.popleft()
                 self._num_bytes -= len(frame.text)
-                await self._send(frame.text)
+                try:
+                    await self._send(frame.text)
+                except asyncio.CancelledError:  # before any of it was written; the session's goodbye sends it
+                    if not self.overflowed.is_set():
+                        self._frames.appendleft(frame)
+                        self._num_bytes += len(frame.text)
+                    raise
             self._arrived.clear()
             self._empty.set()
 
     async def flushed(self) -> None:
         """Until all is sent."""
         await self._empty.wait()
+
+
+def _written(event: JsonObject) -> str:
+    """As JSON that every reader takes: what a client sent as half of a surrogate pair comes back as a question mark."""
+    text = json.dumps(event, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return text.encode(errors="replace").decode()

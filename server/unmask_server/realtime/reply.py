@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from unmask_server.realtime.audio import SpeechOut, WireFormat
+from unmask_server.realtime.audio import Piece, SpeechOut, WireFormat
 from unmask_server.realtime.conversation import Conversation
 from unmask_server.realtime.events import JsonObject, event
 from unmask_server.realtime.items import Content, Item, Said, Status, Text
+from unmask_server.realtime.outbox import Sound
+from unmask_server.realtime.unmasking import FIELD
 
-Put = Callable[[JsonObject, str | None], None]  # an event, and the item whose sound it carries
+Put = Callable[[JsonObject, Sound | None], None]  # an event, and what sound it carries
 
 
 class Reply:
@@ -23,6 +25,7 @@ class Reply:
         self._speaks, self._format = speaks, format
         self._conversation = conversation
         self._speech: SpeechOut | None = None
+        self._num_samples = 0  # of the sound told so far, in the wire's format
         self._text = ""
         self.item = Item("assistant", (), status="in_progress")
         self._where = {"response_id": response_id, "output_index": 0}
@@ -33,18 +36,29 @@ class Reply:
             self._tell_conversation("conversation.item.added")
         self._tell("response.content_part.added", **self._part, part=self._part_json(""))
 
-    def say(self, text: str) -> None:
-        """All the text there is so far."""
-        if delta := text[len(self._text) :]:
-            self._text += delta
+    def say(self, text: str | None, seen: JsonObject | None = None) -> None:
+        """All the text there is so far, or None where nothing is added; `seen` is told with it, or by itself."""
+        delta = "" if text is None else text[len(self._text) :]
+        self._text += delta
+        if delta or seen:
             kind = "output_audio_transcript" if self._speaks else "output_text"
-            self._tell(f"response.{kind}.delta", **self._part, delta=delta)
+            extras = {FIELD: seen} if seen else {}
+            self._tell(f"response.{kind}.delta", **self._part, delta=delta, **extras)
 
     def speak(self, samples: NDArray[np.float32], rate: int) -> None:
         """The next samples."""
         if self._speech is None:
             self._speech = SpeechOut(self._format, rate)
         self._tell_speech(self._speech.feed(samples))
+
+    def take_back(self, num_samples: int) -> None:
+        """The last ones are not told after all."""
+        self._num_samples -= num_samples
+
+    @property
+    def spoken_ms(self) -> int:
+        """Of the sound told so far."""
+        return 1000 * self._num_samples // self._format.rate
 
     def close(self, status: Status, *, interrupted: bool = False) -> None:
         if self._speech is not None and not interrupted:
@@ -64,15 +78,17 @@ class Reply:
     def _content(self, interrupted: bool) -> Content:
         if not self._speaks:
             return Text(self._text)
-        spoken_ms = self._speech.duration_ms if self._speech is not None else 0
-        return Said.interrupted(self._text, spoken_ms) if interrupted else Said(self._text, spoken_ms)
+        said = Said.interrupted if interrupted else Said
+        return said(self._text, self.spoken_ms)
 
     def _part_json(self, text: str) -> JsonObject:
         return {"type": "audio", "transcript": text} if self._speaks else {"type": "text", "text": text}
 
-    def _tell_speech(self, deltas: Iterator[str]) -> None:
-        for delta in deltas:
-            self._put(event("response.output_audio.delta", **self._part, delta=delta), self.item.id)
+    def _tell_speech(self, pieces: Iterator[Piece]) -> None:
+        for piece in pieces:
+            self._num_samples += piece.num_samples
+            sound = Sound(self.item.id, piece.num_samples)
+            self._put(event("response.output_audio.delta", **self._part, delta=piece.audio), sound)
 
     def _tell(self, kind: str, **fields: object) -> None:
         self._put(event(kind, **fields), None)

@@ -10,12 +10,15 @@ from typing import Any, Literal
 from unmask_engine.request import Generation, GenerationRequest, Progress, RequestError, Usage
 from unmask_server.bridge import Admitted, EngineThread, Finished, Spoken, Wants
 from unmask_server.errors import ServerError, error_body
+from unmask_server.metrics import Metrics
 from unmask_server.realtime.config import Session
 from unmask_server.realtime.conversation import Conversation
 from unmask_server.realtime.dialogue import Plan
 from unmask_server.realtime.events import JsonObject, event, new_id
 from unmask_server.realtime.outbox import Outbox
+from unmask_server.realtime.playback import Playback
 from unmask_server.realtime.reply import Reply
+from unmask_server.realtime.unmasking import Unmasking
 
 log = logging.getLogger("unmask")
 
@@ -32,12 +35,16 @@ class Response:
         session: Session,
         conversation: Conversation | None,
         metadata: dict[str, str] | None,
+        metrics: Metrics,
     ) -> None:
         self.id = new_id("resp")
+        self._metrics, self._playback = metrics, Playback()
+        self._unmasking = Unmasking(session.x_unmask, lambda: outbox.is_behind)
         self._outbox, self._bridge = outbox, bridge
         self._session, self._conversation, self._metadata = session, conversation, metadata
         self._reply: Reply | None = None
         self._usage: list[Usage] = []
+        self._made_s = 0.0  # of sound, by the requests that are done
         self._task: asyncio.Task[None] | None = None
         self.is_over = False
 
@@ -54,7 +61,8 @@ class Response:
     def interrupt(self, reason: Interruption) -> None:
         """At once: the sound that has not left is taken back, and what the client waits for is closed."""
         if self._reply is not None:
-            self._outbox.take_back_speech(self._reply.item.id)
+            self._reply.take_back(self._outbox.take_back_speech(self._reply.item.id))
+        self._metrics.interrupted(reason)
         self._finish("cancelled", {"type": "cancelled", "reason": reason})
         self.abandon()
 
@@ -82,24 +90,27 @@ class Response:
                 self._finish("completed", {"type": "completed"})
 
     async def _follow(self, request: GenerationRequest) -> Generation:
-        wants = Wants(progress="text" in request.outputs, speech="audio" in request.outputs)
+        shows_canvas = self._session.x_unmask.every_steps > 0
+        wants = Wants(progress="text" in request.outputs or shows_canvas, speech="audio" in request.outputs)
         num_spoken = 0
         async with contextlib.aclosing(self._bridge.stream(request, wants, interactive=True)) as events:
             async for item in events:
                 if isinstance(item, Admitted):
                     reply = self._opened()
-                elif isinstance(item, Progress) and item.text is not None:
-                    reply.say(item.text)
+                elif isinstance(item, Progress):
+                    reply.say(item.text, self._unmasking.after(item))
                 elif isinstance(item, Spoken):
                     num_spoken += len(item.samples)
                     reply.speak(item.samples, item.sample_rate)
+                    self._playback.sent(reply.spoken_ms / 1000)
                 elif isinstance(item, Finished):
                     generation = item.generation
         self._usage.append(generation.usage)
-        if generation.text is not None:
-            reply.say(generation.text)
+        reply.say(generation.text, self._unmasking.finished(generation, self._made_s))
         if (audio := generation.audio) is not None:
             reply.speak(audio.samples[num_spoken:], audio.sample_rate)
+            self._playback.sent(reply.spoken_ms / 1000)
+            self._made_s += len(audio.samples) / audio.sample_rate
         return generation
 
     def _opened(self) -> Reply:
@@ -124,6 +135,8 @@ class Response:
             self._reply.close(
                 "completed" if status == "completed" else "incomplete", interrupted=status in ("cancelled", "failed")
             )
+        if status in ("completed", "incomplete") and (first_s := self._playback.first_s) is not None:
+            self._metrics.spoke(first_s, self._playback.rtf, self._playback.underrun_s)
         self._outbox.put(event("response.done", response=self._to_json(status, details)))
 
     def _to_json(self, status: str, details: JsonObject | None) -> JsonObject:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.websockets import WebSocket
 
-from unmask_server.admission import is_known
+from unmask_server.admission import KEY_PROTOCOL, is_known
 from unmask_server.bridge import EngineThread
 from unmask_server.errors import ServerError, envelope
 from unmask_server.realtime.config import Session, Wire, parsed
@@ -18,12 +18,12 @@ from unmask_server.realtime.events import JsonObject, error_event, new_id, read_
 from unmask_server.realtime.outbox import Outbox
 from unmask_server.realtime.secrets import Secrets
 from unmask_server.realtime.session import RealtimeSession
+from unmask_server.realtime.unmasking import check_word_times
 from unmask_server.settings import Settings
 
 router = APIRouter()
 
 SUBPROTOCOL: Final = "realtime"
-KEY_PROTOCOL: Final = "openai-insecure-api-key."  # a browser cannot set headers; the key must never be sent back
 
 
 class ExpiresAfter(Wire):
@@ -44,6 +44,7 @@ async def create_client_secret(request: Request) -> JsonObject:
     expires_at = int(time.time()) + wanted.expires_after.seconds
     secrets: Secrets = request.app.state.realtime_secrets
     bridge: EngineThread = request.app.state.bridge
+    check_word_times(session.x_unmask, bridge.engine.bundle)
     echo = session.echo(new_id("sess"), bridge.engine.name, expires_at)
     return {"value": secrets.issue(session, expires_at), "expires_at": expires_at, "session": echo}
 
@@ -69,6 +70,7 @@ async def realtime(websocket: WebSocket) -> None:
         limits=settings.realtime,
         media=settings.media,
         media_slots=state.media_slots,
+        metrics=state.metrics,
     )
     await hold(websocket, outbox, dialogue, state.drain, settings.realtime)
 

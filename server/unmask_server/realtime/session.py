@@ -9,6 +9,7 @@ from unmask_engine.media import MediaLimits
 from unmask_engine.request import RequestError
 from unmask_server.bridge import EngineThread
 from unmask_server.errors import ServerError
+from unmask_server.metrics import Metrics
 from unmask_server.realtime.audio import Samples
 from unmask_server.realtime.config import ResponseOptions, Session, parsed
 from unmask_server.realtime.conversation import Conversation
@@ -19,7 +20,8 @@ from unmask_server.realtime.limits import RealtimeLimits
 from unmask_server.realtime.listener import Listener, TurnStarted
 from unmask_server.realtime.outbox import Outbox
 from unmask_server.realtime.response import Response
-from unmask_server.realtime.transcription import transcribe
+from unmask_server.realtime.transcription import tell_failure, transcribe
+from unmask_server.realtime.unmasking import check_word_times
 
 REFERENCE: Final = "item_reference"  # an entry of a response's `input` that is in the conversation already
 
@@ -37,10 +39,12 @@ class RealtimeSession:
         limits: RealtimeLimits,
         media: MediaLimits,
         media_slots: asyncio.Semaphore,
+        metrics: Metrics,
     ) -> None:
         self.id = new_id("sess")
         self._outbox, self._bridge, self._session = outbox, bridge, session
         self._model, self._limits, self._media, self._media_slots = model, limits, media, media_slots
+        self._metrics = metrics
         self._expires_at = int(time.time() + limits.max_session_s)
         self._conversation = Conversation(limits)
         self._listener = Listener(session.audio.input, limits)
@@ -77,6 +81,10 @@ class RealtimeSession:
         except RecursionError:
             self._outbox.put(error_event(RequestError("The event is nested too deeply.", code="invalid_json"), cause))
 
+    def refuse(self, error: RequestError) -> None:
+        """A message that is not even read."""
+        self._outbox.put(error_event(error))
+
     @property
     def is_busy(self) -> bool:
         """Something is being answered or written down."""
@@ -90,7 +98,9 @@ class RealtimeSession:
             task.cancel()
 
     async def _update(self, wire: JsonObject) -> None:
-        self._session = self._session.updated(wire.get("session"))
+        session = self._session.updated(wire.get("session"))
+        check_word_times(session.x_unmask, self._bridge.engine.bundle)
+        self._session = session
         self._listener.configure(self._session.audio.input)
         self._tell("session.updated", session=self._echo())
 
@@ -106,7 +116,14 @@ class RealtimeSession:
             self._tell("input_audio_buffer.speech_stopped", audio_end_ms=turn.ms, item_id=turn.item_id)
             self._hear(turn.item_id, turn.samples)
             if detection.create_response and self._session.type == "realtime" and self._active() is None:
-                self._respond(ResponseOptions(), None)
+                self._answer()
+
+    def _answer(self) -> None:
+        """The turn that has just ended; where that cannot be, the turns after it are heard all the same."""
+        try:
+            self._respond(ResponseOptions(), None)
+        except RequestError as error:
+            self._outbox.put(error_event(error))
 
     async def _commit(self, _: JsonObject) -> None:
         self._hear(*self._listener.commit())
@@ -119,7 +136,11 @@ class RealtimeSession:
         )
         self._tell_item(item)
         if self._session.transcribes:
-            work = transcribe(self._bridge, item, self._conversation, self._outbox.put)
+            if len(self._transcriptions) >= self._limits.max_transcriptions:
+                message = f"{len(self._transcriptions)} turns are being written down, as many as may be at a time."
+                tell_failure(self._outbox, item, RequestError(message, code="too_many_transcriptions"))
+                return
+            work = transcribe(self._bridge, item, self._conversation, self._outbox, self._session.x_unmask)
             task = asyncio.create_task(work)
             self._transcriptions.add(task)
             task.add_done_callback(self._transcriptions.discard)
@@ -149,10 +170,11 @@ class RealtimeSession:
             raise RequestError(message, param="audio_end_ms", code="invalid_value")
         self._conversation.truncate(item, end_ms)
         index = wire.get("content_index")
+        is_index = isinstance(index, int) and not isinstance(index, bool)
         self._tell(
             "conversation.item.truncated",
             item_id=item.id,
-            content_index=index if isinstance(index, int) else 0,
+            content_index=index if is_index else 0,
             audio_end_ms=max(end_ms, 0),
         )
 
@@ -176,7 +198,7 @@ class RealtimeSession:
             message = f"{len(self._responses)} responses are in progress, as many as a session may have at a time."
             raise RequestError(message, code="too_many_responses")
         conversation = None if is_outside else self._conversation
-        response = Response(self._outbox, self._bridge, session, conversation, options.metadata)
+        response = Response(self._outbox, self._bridge, session, conversation, options.metadata, self._metrics)
         self._responses.add(response)
         context = self._conversation.items if items is None else items
         presets = self._bridge.engine.bundle.presets

@@ -2,46 +2,55 @@
 
 import contextlib
 import logging
-from dataclasses import replace
 
 from unmask_engine.request import Progress, RequestError, Usage
 from unmask_server.bridge import EngineThread, Finished, Wants
 from unmask_server.errors import ServerError, error_body
+from unmask_server.realtime.config import Unmask
 from unmask_server.realtime.conversation import Conversation
 from unmask_server.realtime.dialogue import transcription
-from unmask_server.realtime.events import Emit, JsonObject, event
-from unmask_server.realtime.items import Heard, Item
+from unmask_server.realtime.events import JsonObject, event
+from unmask_server.realtime.items import Item
+from unmask_server.realtime.outbox import Outbox
+from unmask_server.realtime.unmasking import FIELD, Unmasking
 
 log = logging.getLogger("unmask")
 
 KIND = "conversation.item.input_audio_transcription"
 
 
-async def transcribe(bridge: EngineThread, item: Item, conversation: Conversation, emit: Emit) -> None:
+async def transcribe(
+    bridge: EngineThread, item: Item, conversation: Conversation, outbox: Outbox, wanted: Unmask
+) -> None:
     """Of an item that is one recording. A failure is told, and hurts nothing else."""
     where = {"item_id": item.id, "content_index": 0}
+    unmasking = Unmasking(wanted, lambda: outbox.is_behind)
     told = ""
     try:
-        async with contextlib.aclosing(bridge.stream(transcription(item.parts), Wants(progress=True))) as events:
+        request = transcription(item.parts, word_times=wanted.word_times)
+        async with contextlib.aclosing(bridge.stream(request, Wants(progress=True))) as events:
             async for happened in events:
-                text = None
+                text, seen = None, None
                 if isinstance(happened, Progress):
-                    text = happened.text
+                    text, seen = happened.text, unmasking.after(happened)
                 elif isinstance(happened, Finished):
                     text, usage = happened.generation.text, happened.generation.usage
-                if text is not None and (delta := text[len(told) :]):
-                    told += delta
-                    emit(event(f"{KIND}.delta", **where, delta=delta))
+                    seen = unmasking.finished(happened.generation)
+                delta = "" if text is None else text[len(told) :]
+                told += delta
+                if delta or seen:
+                    outbox.put(event(f"{KIND}.delta", **where, delta=delta, **({FIELD: seen} if seen else {})))
     except Exception as error:
         if not isinstance(error, RequestError | ServerError):
             log.exception("transcription failed")
-        body = error_body(error)["error"]
-        emit(event(f"{KIND}.failed", **where, error=body))
+        tell_failure(outbox, item, error)
         return
-    heard = item.content[0]
-    assert isinstance(heard, Heard)
-    conversation.replace(replace(item, content=(replace(heard, transcript=told),)))
-    emit(event(f"{KIND}.completed", **where, transcript=told, usage=_usage_json(usage)))
+    conversation.write_down(item.id, told)
+    outbox.put(event(f"{KIND}.completed", **where, transcript=told, usage=_usage_json(usage)))
+
+
+def tell_failure(outbox: Outbox, item: Item, error: Exception) -> None:
+    outbox.put(event(f"{KIND}.failed", item_id=item.id, content_index=0, error=error_body(error)["error"]))
 
 
 def _usage_json(usage: Usage) -> JsonObject:

@@ -9,6 +9,8 @@ const OFFERED = ["t2i", "chat", "vqa", "asr"];
 const picture = new Blob([], { type: "image/png" });
 const drawing = { input: ["it's red"], output: ["image"], decoding: { steps: 8 } };
 const repainting = { ...drawing, edit: { target: picture, mask: picture } };
+const speech = new Blob([], { type: "audio/wav" });
+const respeaking = { ...drawing, output: ["audio"], edit: { target: speech, spans: [{ start: 0.2, end: 0.6 }] } };
 
 test("inputs decide what can be asked for", () => {
   assert.deepEqual(tasksFor(["text"], OFFERED), ["t2i", "chat"]);
@@ -32,8 +34,13 @@ test("media stand in as files", () => {
   assert.match(python, /client\.edit\(Image\.of\("target\.png"\), "it's red", mask="mask\.png", steps=8\)/);
 });
 
+test("a span whose words are not given says none", () => {
+  const { Python: python } = samplesOf(respeaking, "http://localhost:8000/");
+  assert.match(python, /spans=\[Span\(0\.2, 0\.6\)\]/);
+});
+
 test("the sample for Python is Python", () => {
-  for (const request of [drawing, repainting, { ...drawing, input: ["what", picture], output: ["text"] }]) {
+  for (const request of [drawing, repainting, respeaking, { ...drawing, input: ["what", picture], output: ["text"] }]) {
     const { Python: python } = samplesOf(request, "http://localhost:8000/");
     execFileSync("python3", ["-c", "import ast, sys; ast.parse(sys.argv[1])", python]);
   }

@@ -22,11 +22,19 @@ if TYPE_CHECKING:
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUESTION = "what color is the sky"
 RATE = 48_000
-COUNT_SOUNDS = """
+WATCH = """
 window.sounds = 0;
 const start = AudioBufferSourceNode.prototype.start;
 AudioBufferSourceNode.prototype.start = function (...when) { window.sounds += 1; return start.apply(this, when); };
+window.tracks = [];  // of every microphone and camera that was opened
+const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+navigator.mediaDevices.getUserMedia = async (wanted) => {
+  const stream = await open(wanted);
+  window.tracks.push(...stream.getTracks());
+  return stream;
+};
 """
+VIEW = (640, 480)  # of the camera: all red
 
 OpenPage = Callable[..., AbstractContextManager["Page"]]
 
@@ -60,8 +68,18 @@ def microphone(mini: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.fixture(scope="session")
+def camera(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What Chromium's fake camera sees: red, as Y'CbCr."""
+    width, height = VIEW
+    planes = bytes([76]) * (width * height) + bytes([85]) * (width * height // 4) + bytes([255]) * (width * height // 4)
+    file = tmp_path_factory.mktemp("camera") / "red.y4m"
+    file.write_bytes(b"YUV4MPEG2 W%d H%d F30:1 Ip A1:1 C420jpeg\n" % VIEW + 3 * (b"FRAME\n" + planes))
+    return file
+
+
 @pytest.fixture
-def browser(microphone: Path) -> Iterator["Browser"]:
+def browser(microphone: Path, camera: Path) -> Iterator["Browser"]:
     """A new one for each test: the fake microphone's recording begins with the browser's first use of it."""
     if CHROMIUM is None:
         pytest.skip("no Chromium: sudo apt-get install chromium")
@@ -72,6 +90,7 @@ def browser(microphone: Path) -> Iterator["Browser"]:
             "--use-fake-ui-for-media-stream",
             "--use-fake-device-for-media-stream",
             f"--use-file-for-fake-audio-capture={microphone}",
+            f"--use-file-for-fake-video-capture={camera}",
             "--autoplay-policy=no-user-gesture-required",
         ]
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
@@ -88,7 +107,7 @@ def open_page(browser: "Browser", server: str) -> OpenPage:
         context = browser.new_context(base_url=server, permissions=["microphone", "camera"], **options)
         page = context.new_page()
         page.set_default_timeout(60_000)
-        page.add_init_script(COUNT_SOUNDS)
+        page.add_init_script(WATCH)
         complaints: list[str] = []
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from openai.types.realtime import RealtimeServerEvent
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 from websockets.sync.client import ClientConnection, connect
 
 from unmask_engine.preset import CanvasRule, Message, Preset
@@ -75,7 +75,7 @@ class Talk:
 
 @dataclass
 class TalkingEngine:
-    """Says ANSWER in STEPS steps, CHUNK_S of tone each; `stop_at` is where it waits."""
+    """Says ANSWER in STEPS steps, `chunk_s` of tone each; `stop_at` is where it waits."""
 
     name: str = "fake"
     bundle: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(presets=PRESETS))
@@ -84,10 +84,14 @@ class TalkingEngine:
     num_cancelled: int = 0
 
     stop_at: int | None = None  # step
+    chunk_s: float = CHUNK_S
 
     @property
     def work(self) -> Work:
         return Work(0, 0, len(self.running))
+
+    def probe(self) -> None:
+        """Never lost."""
 
     def prepare(self, request: GenerationRequest, waited_ms: float = 0.0) -> GenerationRequest:
         if TextPart("refuse me") in request.parts:
@@ -121,11 +125,11 @@ class TalkingEngine:
         return left
 
     def speak(self, talk: Talk, codes: Sequence[int]) -> AudioPart:
-        return AudioPart(_tone(1), RATE)
+        return AudioPart(_tone(self.chunk_s), RATE)
 
     def answer(self, talk: Talk) -> Generation:
         request = talk.request
-        audio = AudioPart(_tone(STEPS), RATE) if "audio" in request.outputs else None
+        audio = AudioPart(_tone(STEPS * self.chunk_s), RATE) if "audio" in request.outputs else None
         return Generation(
             task=request.task,
             token_ids=(),
@@ -139,8 +143,8 @@ class TalkingEngine:
         )
 
 
-def _tone(num_chunks: int) -> NDArray[np.float32]:
-    return np.sin(np.arange(int(num_chunks * CHUNK_S * RATE)) / 20, dtype=np.float32) / 2
+def _tone(seconds: float) -> NDArray[np.float32]:
+    return np.sin(np.arange(int(seconds * RATE)) / 20, dtype=np.float32) / 2
 
 
 def _progress(talk: Talk) -> Progress:
@@ -151,6 +155,20 @@ def _progress(talk: Talk) -> Progress:
 
 
 EVENT: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
+# What OpenAI's server sends and its types leave out, and the one field that is ours.
+UNDECLARED = {"session.id", "session.object", "session.expires_at", "session.x_unmask", "x_unmask"}
+
+
+def _undeclared(value: Any, where: str = "") -> Iterator[str]:
+    """The fields of an event that no type of OpenAI's has."""
+    if isinstance(value, BaseModel):
+        for name in value.model_extra or {}:
+            yield f"{where}{name}"
+        for name in type(value).model_fields:
+            yield from _undeclared(getattr(value, name), f"{where}{name}.")
+    elif isinstance(value, list):
+        for each in value:
+            yield from _undeclared(each, where)
 
 
 @dataclass
@@ -168,7 +186,9 @@ class Client:
         text = self.socket.recv(timeout)
         assert len(text) < 512 * 1024  # what Open WebUI takes
         event: dict[str, Any] = json.loads(text)
-        assert EVENT.validate_python(event).type == event["type"]
+        told = EVENT.validate_json(text, strict=True)
+        assert told.type == event["type"]
+        assert set(_undeclared(told)) <= UNDECLARED
         assert event["event_id"]
         self.seen.append(event)
         return event
@@ -250,6 +270,12 @@ class RunningServer:
 
     def close(self) -> None:
         self._stack.close()
+
+    @property
+    def url(self) -> str:
+        """Of its pages; starts it."""
+        self._url = self._url or self._start(Settings())
+        return self._url.replace("ws", "http", 1)
 
     def drain(self) -> None:
         self._server.handle_exit(signal.SIGTERM, None)

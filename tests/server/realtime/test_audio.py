@@ -46,9 +46,11 @@ def test_what_is_no_audio_is_refused(given) -> None:
 def test_chunks_put_together_are_the_whole(format) -> None:
     speech = SpeechOut(format, 22_050)
     pieces = [piece for chunk in np.array_split(SPEECH, [1, 400, 9_000]) for piece in speech.feed(chunk)]
-    decoded = [format.decode(piece, "audio") for piece in (*pieces, *speech.flush())]
+    pieces += speech.flush()
+    decoded = [format.decode(piece.audio, "audio") for piece in pieces]
     whole = soxr.resample(SPEECH, 22_050, format.rate) * 32767
     expected = format.decode(format.encode(np.rint(whole).clip(-32768, 32767).astype(np.int16)), "audio")
     np.testing.assert_allclose(np.concatenate(decoded), expected, atol=1 if format.levels is None else 1024)
     assert max(map(len, decoded)) <= format.rate // 5
-    assert speech.duration_ms == 1000
+    assert list(map(len, decoded)) == [piece.num_samples for piece in pieces]
+    assert sum(map(len, decoded)) == format.rate

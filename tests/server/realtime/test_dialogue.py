@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from unmask_engine.request import AudioPart, ImagePart, TextPart, Turn
+from unmask_server.settings import Settings
 
 HEARD = ["input_audio_buffer.committed", "conversation.item.added", "conversation.item.done"]
 BEGUN = [
@@ -162,6 +163,57 @@ def test_a_picture_stays_in_view(dial, make, png) -> None:
         for request in make.engine.requests:
             assert request.task == "svqa"
             assert isinstance(request.parts[1], ImagePart)
+
+
+def test_a_recording_as_an_item_is_a_question(dial, make, png) -> None:
+    sound = base64.b64encode(make.voice(0.5).astype("<i2").tobytes()).decode()
+    heard = {"type": "input_audio", "audio": sound, "transcript": "what is this"}
+    shown = {"type": "input_image", "image_url": "data:image/png;base64," + base64.b64encode(png).decode()}
+    with dial() as client:
+        for content in ([heard], [shown, heard]):
+            client.ask(content=content)
+            client.send("response.create")
+            assert client.until("response.done")["response"]["status"] == "completed"
+        alone, together = make.engine.requests
+        assert (alone.task, together.task) == ("sqa", "svqa")
+        (recording,), (picture, same) = alone.parts, together.parts
+        assert isinstance(picture, ImagePart)
+        for audio in (recording, same):
+            assert audio.sample_rate == 24_000
+            assert np.array_equal(np.rint(audio.samples * 32768).astype(np.int16), make.voice(0.5))
+        assert together.history[0] == Turn("user", "what is this")
+
+
+def test_a_recording_that_is_too_long_is_refused(dial, make) -> None:
+    media = replace(Settings().media, max_seconds=0.4)
+    sound = base64.b64encode(make.voice(0.5).astype("<i2").tobytes()).decode()
+    with dial(settings=Settings(media=media)) as client:
+        content = [{"type": "input_audio", "audio": sound}]
+        client.send("conversation.item.create", item={"type": "message", "role": "user", "content": content})
+        assert client.only("error")["error"]["code"] == "audio_too_long"
+
+
+def earlier(dial, make, truncation: object) -> list[str] | str:
+    """What the model is told of twelve turns of a thousand letters, too many of them; or why it is told nothing."""
+    with dial() as client:
+        assert client.set(truncation=truncation, output_modalities=["text"])["truncation"] == (truncation or "auto")
+        for letter in "abcdefghijkl":
+            client.ask(letter * 1000)
+        client.ask("what did I say")
+        client.send("response.create")
+        details = client.until("response.done")["response"]["status_details"]
+        if details["type"] == "failed":
+            return details["error"]["code"]
+        return [turn.text[0] for turn in make.engine.requests[-1].history]
+
+
+def test_a_dialogue_that_is_too_long_is_cut_as_the_session_says(dial, make) -> None:
+    half = {"type": "retention_ratio", "retention_ratio": 0.5}
+    tight = {"type": "retention_ratio", "retention_ratio": 1.0, "token_limits": {"post_instructions": 2500}}
+    assert earlier(dial, make, None) == list("ghijkl")
+    assert earlier(dial, make, half) == list("ijkl")  # g made it efg, k made it ijk
+    assert earlier(dial, make, tight) == list("kl")
+    assert earlier(dial, make, "disabled") == "context_length_exceeded"
 
 
 def test_instructions_alone_are_something_to_say(dial, make) -> None:

@@ -35,6 +35,8 @@ def test_settings_merge_deeply(dial) -> None:
         ({"audio": {"output": {"speed": 1.5}}}, "session.audio.output.speed"),
         ({"output_modalities": ["image"]}, "session.output_modalities"),
         ({"max_output_tokens": 0}, "session.max_output_tokens"),
+        ({"truncation": "never"}, "session.truncation.type"),
+        ({"truncation": {"type": "retention_ratio", "retention_ratio": 2}}, "session.truncation.retention_ratio"),
         ({"tools": [{"type": "function", "name": "f"}]}, "session.tools"),
         ([], "session"),
     ],

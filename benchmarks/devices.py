@@ -1,0 +1,59 @@
+"""The device that a benchmark runs on: its name, its clock, what it reaches at best, and where its results go."""
+
+import platform
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+REPEATS = 10
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What the device reaches on the largest plain work of its kind."""
+
+    flops: float  # a second, of one large matrix product
+    bytes: float  # a second, read and written, of one large copy
+
+
+def seconds(call: Callable[[], object], device: torch.device, repeats: int = REPEATS) -> float:
+    """Of one call among many behind each other; the first one warms up."""
+    call()
+    synchronise(device)
+    began = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    synchronise(device)
+    return (time.perf_counter() - began) / repeats
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def measured_rates(device: torch.device, dtype: torch.dtype, size: int, copied: int) -> Rates:
+    """A product of two (size, size) matrices, and a copy of `copied` bytes."""
+    matrix = torch.randn(size, size, device=device).to(dtype)
+    source = torch.zeros(copied, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return Rates(
+        flops=2 * size**3 / seconds(lambda: matrix @ matrix, device),
+        bytes=2 * copied / seconds(lambda: target.copy_(source), device),
+    )
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return platform.processor() or platform.machine()
+
+
+def result_file(bench: str, name: str) -> Path:
+    """Where the results of a benchmark on the device of that name are kept."""
+    slug = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    return Path(__file__).parent / "results" / f"{bench}_{slug}.json"

@@ -1,0 +1,1 @@
+"""A load for a running server, and what came of it."""

@@ -1,0 +1,63 @@
+"""What a training by the recipe was shown, made again from its seed without drawing or recording it.
+
+Pictures are told apart by what is in them and where, so whatever caption a trained picture had, its combination is not
+new. What the recipe draws while it trains cannot be made again: the words of synthesis in any order, of which it is
+all but certain that none comes twice, and free pictures, whose things lie anywhere.
+"""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from unmask_training.corpus import listening_script, speaking_script
+from unmask_training.pools import scenes
+from unmask_training.world import Scene, Thing
+
+RECIPE = Path(__file__).with_name("mini.toml")
+RECORD = "training.json"  # beside a bundle's description: how it was trained
+KINDS = ("captions", "takes", "talk_takes", "others", "apart")  # of recordings, in the recipe's [data]
+
+Picture = tuple[frozenset[Thing], str]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Described pictures and sentences of a training."""
+
+    pictures: frozenset[Picture] = frozenset()
+    sentences: frozenset[str] = frozenset()
+
+    def has_drawn(self, scene: Scene) -> bool:
+        return picture(scene) in self.pictures
+
+
+def picture(scene: Scene) -> Picture:
+    """What a described scene shows, however it is put into words."""
+    return frozenset(scene.things), scene.background
+
+
+def recipe_of(bundle: Path) -> Mapping[str, Any]:
+    """The recipe that made a bundle, as recorded beside it; else the one that is installed."""
+    record = bundle / RECORD
+    if record.is_file():
+        return dict(json.loads(record.read_text(encoding="utf-8"))["config"])
+    return tomllib.loads(RECIPE.read_text(encoding="utf-8"))
+
+
+@lru_cache(maxsize=1)
+def seen_by(bundle: Path) -> Seen:
+    """What the training of a bundle saw; seconds."""
+    return seen_in(recipe_of(bundle))
+
+
+def seen_in(recipe: Mapping[str, Any]) -> Seen:
+    seed, sizes = recipe["seed"], recipe["data"]
+    drawn, _ = scenes(seed + 1, sizes["drawn"], 0)
+    said = listening_script(seed, *(sizes[kind] for kind in KINDS))
+    spoken = speaking_script(seed - 1, sizes["speaking"])
+    pictures = {picture(scene) for scene in (*drawn, *(s.scene for s in said if s.scene))}
+    return Seen(frozenset(pictures), frozenset(s.text for s in (*said, *spoken)))
