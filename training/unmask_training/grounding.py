@@ -2,7 +2,7 @@
 
 An answer of one word says little about sixty-four patches. So half-way up the layers, the hidden state of every image
 token in the prompt also has to name the thing that covers its patch: shape, colour, place and size, and how many
-things there are. Only the training knows these heads; they do not ship.
+things there are on which background. Only the training knows these heads; they do not ship.
 """
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unmask_engine.models.omni import OmniModel
 from unmask_training.naming import NamingHead
-from unmask_training.world import COLORS, PLACES, SHAPES, SIZES, Scene, Thing, place_of
+from unmask_training.world import BACKGROUNDS, COLORS, PLACES, SHAPES, SIZES, Scene, Thing, place_of
 
 # What is named, with the number of its classes; class 0 is a patch that no thing covers.
 NAMED = {
@@ -19,6 +19,7 @@ NAMED = {
     "place": len(PLACES) + 1,
     "size": len(SIZES) + 1,
     "count": 4,
+    "background": len(BACKGROUNDS),
 }
 _MARGIN = 0.03  # of the picture's side: patches that a thing's outline touches count as its own
 NOTHING_WEIGHT = 0.3  # most patches are background
@@ -26,14 +27,14 @@ NOTHING_WEIGHT = 0.3  # most patches are background
 
 def patch_labels(scene: Scene, grid: int) -> list[tuple[int, ...]]:
     """The classes of each patch in row order, one of each of `NAMED`."""
-    labels = []
+    labels, background = [], tuple(BACKGROUNDS).index(scene.background)
     for row in range(grid):
         for column in range(grid):
             x, y = (column + 0.5) / grid, (row + 0.5) / grid
             near = [t for t in scene.things if (t.x - x) ** 2 + (t.y - y) ** 2 < (t.radius + _MARGIN) ** 2]
             thing = min(near, key=lambda t: (t.x - x) ** 2 + (t.y - y) ** 2, default=None)
             classes = (0, 0, 0, 0) if thing is None else thing_classes(thing)
-            labels.append((*classes, len(scene.things)))
+            labels.append((*classes, len(scene.things), background))
     return labels
 
 

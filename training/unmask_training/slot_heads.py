@@ -19,7 +19,7 @@ from unmask_training.vocabulary import TEXT_TOKENS
 
 MAX_SLOTS = 32
 SPOKEN_LAYERS = 1, 3  # after which the number and the word are named: of a slot
-HEARD_LAYERS = 2, 4  # ... and of what is heard: words in sound have to be counted first
+HEARD_LAYERS = 1, 3  # ... and of what is heard, which the ears have numbered
 
 
 def slot_labels(ids: list[int], text_start: int, codes_start: int, count: int) -> tuple[Tensor, Tensor]:

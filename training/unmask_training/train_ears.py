@@ -1,4 +1,9 @@
-"""Trains the speech encoder at small size with CTC on the world's tokens; it is frozen afterwards, as in the paper."""
+"""Trains the speech encoder at small size with CTC on the world's tokens; it is frozen afterwards, as in the paper.
+
+Beside the words it learns their order: a head that does not ship asks each row how many words have been heard up to it.
+What reads the rows later has to put the k-th word of the sound at the k-th place of a text, and a small backbone that
+must count among the blanks by itself loses words (docs/log.md).
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 
 from unmask_engine.models.speech_encoder import NUM_QUERY_ROWS, SpeechEncoder, SpeechEncoderConfig
 from unmask_engine.models.speech_frontend import SpeechFrontend
@@ -16,6 +21,7 @@ from unmask_training.augment_features import varied
 from unmask_training.corpus import Corpus
 from unmask_training.devices import CPU, device_of, mixed
 from unmask_training.loop import Schedule, Training
+from unmask_training.naming import IGNORED
 from unmask_training.vocabulary import TEXT_TOKENS
 from unmask_training.voices import add_room
 
@@ -23,6 +29,17 @@ CONFIG = SpeechEncoderConfig(
     input_size=560, size=192, num_heads=4, ffn_size=768, num_layers=5, num_tp_layers=2, ctc_vocab=TEXT_TOKENS + 1
 )
 BLANK = 0  # text id i is CTC class i + 1
+MAX_WORDS = 32  # that are counted
+COUNT_WEIGHT = 0.3
+
+
+class Listener(nn.Module):
+    """The speech encoder with the head that counts, which does not ship."""
+
+    def __init__(self, encoder: SpeechEncoder, size: int = CONFIG.size) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.counter = nn.Linear(size, MAX_WORDS)
 
 
 def features(corpus: Corpus, frontend: SpeechFrontend, seed: int, room: bool = True) -> list[NDArray[np.float16]]:
@@ -67,16 +84,38 @@ def _mask_bands(batch: Tensor, generator: torch.Generator) -> Tensor:
     return batch
 
 
-def ears_loss(model: SpeechEncoder, x: Tensor, lengths: Tensor, wanted: list[Tensor]) -> Tensor:
-    """CTC of normalised features (B, L, 560) with their lengths (B,) for the classes of each text."""
+def ears_loss(model: Listener, x: Tensor, lengths: Tensor, wanted: list[Tensor]) -> tuple[Tensor, dict[str, float]]:
+    """CTC of normalised features (B, L, 560) with their lengths (B,) for the classes of each text, and counting."""
     device = device_of(model)
     with mixed(device):
-        out = model(x.to(device), lengths)
-        logits = model.ctc_logits(out[:, NUM_QUERY_ROWS:])
+        out = model.encoder(x.to(device), lengths)[:, NUM_QUERY_ROWS:]
+        logits = model.encoder.ctc_logits(out)
+        counted = model.counter(out)
     log_probs = F.log_softmax(logits.float(), -1).transpose(0, 1)
     sizes = torch.tensor([len(t) for t in wanted], device=device)
     classes = torch.cat(wanted).to(device)
-    return F.ctc_loss(log_probs, classes, lengths, sizes, BLANK, "mean", zero_infinity=True)
+    words = F.ctc_loss(log_probs, classes, lengths, sizes, BLANK, "mean", zero_infinity=True)
+    labels = heard_so_far(logits.detach().argmax(-1).cpu(), lengths, wanted).to(device)
+    number = F.cross_entropy(counted.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none")
+    number = number.sum() / (labels != IGNORED).sum().clamp(min=1)
+    return words + COUNT_WEIGHT * number, {"words": float(words.detach()), "count": float(number.detach())}
+
+
+def first_rows(best: Tensor) -> Tensor:
+    """(..., R) classes of a best path -> (..., R) bool: where a word is emitted, repeats and blanks left out."""
+    before = F.pad(best, (1, 0), value=BLANK)[..., :-1]
+    return (best != BLANK) & (best != before)
+
+
+def heard_so_far(best: Tensor, lengths: Tensor, wanted: list[Tensor]) -> Tensor:
+    """(B, R) number of words up to each row of the best paths (B, R) that say what is `wanted`; others are IGNORED."""
+    emitted = first_rows(best)
+    labels = emitted.cumsum(-1).clamp(max=MAX_WORDS - 1)
+    for row, (path, new, length, text) in enumerate(zip(best, emitted, lengths.tolist(), wanted, strict=True)):
+        labels[row, length:] = IGNORED
+        if not torch.equal(path[:length][new[:length]], text):
+            labels[row] = IGNORED
+    return labels
 
 
 def train(
@@ -88,8 +127,8 @@ def train(
     The loss is taken over the rows of the sound: a word must be told where it is heard, not on a query row.
     """
     torch.manual_seed(seed)
-    model.to(device)
-    training = Training(model, Schedule(minutes, 8e-4, 2e-3, warmup_steps=200, ema_decay=0.998), out)
+    listener = Listener(model).to(device)
+    training = Training(listener, Schedule(minutes, 8e-4, 2e-3, warmup_steps=200, ema_decay=0.998), out)
     generator = torch.Generator().manual_seed(training.fresh_seed(seed))
     targets = [torch.tensor(tokenizer.encode(t).ids) + 1 for t in texts]
     order = np.argsort([len(f) for f in feats], kind="stable")  # neighbours have like lengths
@@ -100,7 +139,7 @@ def train(
         chosen = order[start : start + batch]
         heard = [varied(torch.from_numpy(feats[i]).float(), generator) for i in chosen]
         x, lengths = padded([(rows + shift) * scale for rows in heard])
-        return ears_loss(model, _mask_bands(x, generator), lengths, [targets[i] for i in chosen]), {}
+        return ears_loss(listener, _mask_bands(x, generator), lengths, [targets[i] for i in chosen])
 
     training.run(loss_of)
     training.use_ema()
@@ -115,9 +154,16 @@ def greedy_text(model: SpeechEncoder, feats: Tensor, tokenizer: Tokenizer) -> st
 
 
 @torch.no_grad()
+def best_path(model: SpeechEncoder, encoded: Tensor) -> Tensor:
+    """(R, size) rows of a recording -> (R,) CTC classes; BLANK on the query rows, which hear no word of their own."""
+    best: Tensor = model.ctc_logits(encoded.float()[None])[0].argmax(-1)
+    best[:NUM_QUERY_ROWS] = BLANK
+    return best
+
+
 def emitted(model: SpeechEncoder, rows: list[NDArray[np.float16]]) -> Iterator[list[tuple[int, int]]]:
     """(row, text token) of each recording's best path, repeats and blanks removed. `rows` (T, size) are encoded."""
     for encoded in rows:
-        best = model.ctc_logits(torch.from_numpy(encoded).float()[None])[0].argmax(-1).tolist()
-        best[:NUM_QUERY_ROWS] = [BLANK] * NUM_QUERY_ROWS
-        yield [(i, c - 1) for i, c in enumerate(best) if c != BLANK and c != best[i - 1]]
+        best = best_path(model, torch.from_numpy(encoded))
+        where = first_rows(best).nonzero()[:, 0]
+        yield list(zip(where.tolist(), (best[where] - 1).tolist(), strict=True))
