@@ -4,6 +4,8 @@ import { after, before, beforeEach, test } from "node:test";
 import { UnmaskClient, UnmaskError } from "../src/index.js";
 import { PNG, startServer } from "./server.js";
 
+const HASTE_MS = 300; // far less than a slow answer takes, and enough for a busy machine to send the question
+
 let server, client;
 before(async () => (server = await startServer()));
 after(() => server.stop());
@@ -89,7 +91,7 @@ test("a stream that fails or breaks off rejects", async () => {
   await assert.rejects(collected(client.stream("crash")), { message: "it broke", code: "oops", requestId: "req_1" });
   await assert.rejects(collected(client.stream("cut")), /broke off/);
   await assert.rejects(collected(client.stream("reset")), UnmaskError);
-  const signal = AbortSignal.timeout(30);
+  const signal = AbortSignal.timeout(HASTE_MS);
   await assert.rejects(collected(client.stream("slow", { signal })), { name: "TimeoutError" });
 });
 
@@ -123,8 +125,8 @@ for (const [refusals, tries] of [
 test("no server, no time, no more interest", async () => {
   const away = new UnmaskClient({ baseUrl: "http://127.0.0.1:9", maxRetries: 0 });
   await assert.rejects(away.draw("x"), /cannot be reached/);
-  const hasty = new UnmaskClient({ baseUrl: server.url, timeout: 30 });
+  const hasty = new UnmaskClient({ baseUrl: server.url, timeout: HASTE_MS });
   await assert.rejects(hasty.draw("slow"), { name: "UnmaskError", code: "timeout" });
   assert.equal(server.bodies.length, 1); // it may still be at work on it
-  await assert.rejects(client.draw("slow", { signal: AbortSignal.timeout(30) }), { name: "TimeoutError" });
+  await assert.rejects(client.draw("slow", { signal: AbortSignal.timeout(HASTE_MS) }), { name: "TimeoutError" });
 });

@@ -6,6 +6,8 @@ import { createServer } from "node:http";
 export const PNG = "iVBORw0KGgo=";
 const PCM = Buffer.from(Int16Array.of(0, 16384, -32768).buffer).toString("base64");
 
+const SLOW_MS = 10_000;
+
 const PARTS = {
   text: { type: "text", text: "a red circle", truncated: false },
   image: { type: "image", format: "png", width: 1, height: 1, data: PNG },
@@ -51,7 +53,7 @@ export async function startServer() {
       response.writeHead(refusal.status, { "x-request-id": "req_9", ...refusal.headers });
       response.end(JSON.stringify({ error: { message: "no", code: "busy", param: null } }));
     } else if (body.input?.[0].text === "slow") {
-      setTimeout(() => response.end("{}"), 300);
+      setTimeout(() => response.end("{}"), SLOW_MS).unref();
     } else if (body.stream) {
       stream(response, body);
     } else {
@@ -61,5 +63,9 @@ export async function startServer() {
   });
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
-  return { ...seen, url: `http://127.0.0.1:${server.address().port}`, stop: () => server.close() };
+  const stop = () => {
+    server.close();
+    server.closeAllConnections();
+  };
+  return { ...seen, url: `http://127.0.0.1:${server.address().port}`, stop };
 }
