@@ -26,7 +26,7 @@ def edited(bundle: LoadedBundle, preset: Preset, edit: Edit, wording: str, decod
             code="output_unsuitable",
         )
     _check_fields(edit)
-    _check_decoding(decoding)
+    check_decoding(decoding)
     if isinstance(edit.target, TextPart):
         return edit_text(bundle, edit.target)
     if isinstance(edit.target, ImagePart):
@@ -50,7 +50,8 @@ def _check_fields(edit: Edit) -> None:
             raise RequestError(message, param=f"edit.{name}", code="edit_unsuitable")
 
 
-def _check_decoding(decoding: Decoding) -> None:
+def check_decoding(decoding: Decoding) -> None:
+    """Raises RequestError for what does not go with an edit."""
     for name, is_given, why in (
         ("max_tokens", decoding.max_tokens is not None, "the target sets the length"),
         ("constrain", not decoding.constrain, "what is filled in must be of the target's kind"),

@@ -15,6 +15,7 @@ from unmask_engine.answer import Answer, split
 from unmask_engine.codecs.image_pixels import to_pixels
 from unmask_engine.codecs.speech_windows import SpeechStream
 from unmask_engine.deadline import shortened
+from unmask_engine.joint import plan_joint
 from unmask_engine.loaded import LoadedBundle
 from unmask_engine.loop import Job, Loop
 from unmask_engine.progress import progress
@@ -24,6 +25,7 @@ from unmask_engine.request import (
     Generation,
     GenerationRequest,
     ImagePart,
+    JointEdit,
     Progress,
     TextToken,
     Timings,
@@ -44,6 +46,7 @@ class Running:
     prepared: Prepared
     job: Job
     speech: SpeechStream | None  # where speech is asked for
+    follow: Callable[[DecodingState], None] | None = None  # called after each of its steps
     spoken: list[Tensor] = field(default_factory=list)  # chunks so far
     started: float = field(default_factory=time.perf_counter)
     decode_ms: float = 0.0
@@ -94,12 +97,11 @@ class Engine:
 
         `waited_ms` is what has passed of its deadline.
         """
-        prepared = prepare(self.bundle, request)
-        if request.decoding.deadline_ms is None:
-            return prepared
-        left_s = (request.decoding.deadline_ms - waited_ms - prepared.encode_ms) / 1e3
-        left_s -= self._media_s.get(prepared.preset.task, 0.0)
-        return replace(prepared, plan=shortened(prepared.plan, left_s, self._loop.expected_step_s(prepared.plan)))
+        joint = plan_joint(self.bundle, request) if isinstance(request.edit, JointEdit) else None
+        stages = (prepare(self.bundle, request),) if joint is None else joint.stages
+        if request.decoding.deadline_ms is not None:
+            stages = self._in_time(stages, (request.decoding.deadline_ms - waited_ms) / 1e3)
+        return stages[0] if joint is None else replace(joint, stages=stages).begin()
 
     def submit(
         self,
@@ -108,14 +110,10 @@ class Engine:
         interactive: bool = False,
     ) -> Running:
         """The request takes part from the next step on; `on_progress` is called after each of its steps."""
-        codec = self.bundle.speech_codec if "audio" in prepared.outputs else None
-        seed, rate = prepared.plan.settings.seed, self.bundle.audio_token_rate
-        speech = SpeechStream(codec, seed, rate) if codec is not None else None
-        running = Running(prepared, Job(DecodingState(prepared.plan), interactive), speech)
+        running = Running(prepared, Job(DecodingState(prepared.plan), interactive), self._speech(prepared))
         if on_progress is not None:
-            running.job.on_step = lambda state: on_progress(progress(self.bundle, prepared, state))
-        if not running.state.is_done:  # a canvas without a mask is
-            self._loop.add(running.job)
+            running.follow = lambda state: on_progress(progress(self.bundle, running.prepared, state))
+        self._begin(running)
         self._running.append(running)
         return running
 
@@ -127,7 +125,7 @@ class Engine:
     def step(self) -> list[Running]:
         """Decode one step of some of the requests; those that are finished by it, or have failed."""
         self._loop.step()
-        left = [r for r in self._running if r.error is not None or r.state.is_done]
+        left = [r for r in self._running if (r.error is not None or r.state.is_done) and not self._goes_on(r)]
         for running in left:
             running.decode_ms = (time.perf_counter() - running.started) * 1e3
             self._running.remove(running)
@@ -154,17 +152,8 @@ class Engine:
 
     def answer(self, running: Running) -> Generation:
         """Text, samples and pixels of a request that `step` or `cancel` took out; on the thread of `speak`."""
-        started = time.perf_counter()
-        answer = self._answer(running)
-        if running.prepared.paste is not None:
-            answer = running.prepared.paste(answer)
-        if running.prepared.timing is not None:
-            answer = with_words(self.bundle.word_clock, running.prepared.timing, answer)
-        if running.prepared.paste is not None or running.prepared.timing is not None:
-            media_ms = (time.perf_counter() - started) * 1e3
-            answer = replace(answer, timings=replace(answer.timings, media_ms=media_ms))
-        self._media_s[answer.task] = answer.timings.media_ms / 1e3
-        return answer
+        answer = self._stage_answer(running)
+        return answer if running.prepared.whole is None else running.prepared.whole(answer)
 
     def generate(
         self,
@@ -181,7 +170,7 @@ class Engine:
         for index, item in enumerate(prepared):
             running.append(self.submit(item))
             if on_step is not None:
-                running[-1].job.on_step = _counted(on_step, index)
+                running[-1].follow = running[-1].job.on_step = _counted(on_step, index)
         while waiting := [r for r in running if r in self._running]:
             for r in waiting:
                 if cancelled is not None and cancelled(running.index(r)):
@@ -191,6 +180,57 @@ class Engine:
             if r.error is not None:
                 raise r.error
         return [self.answer(r) for r in running]
+
+    def _in_time(self, stages: tuple[Prepared, ...], left_s: float) -> tuple[Prepared, ...]:
+        """With as many steps as are over in so many seconds, each of the stages with its share of them."""
+        for stage in stages:
+            left_s -= stage.encode_ms / 1e3 + self._media_s.get(stage.preset.task, 0.0)
+        step_s = [self._loop.expected_step_s(stage.plan) for stage in stages]
+        costs = [stage.plan.steps * seconds for stage, seconds in zip(stages, step_s, strict=True)]
+        total = sum(costs) or 1.0
+        return tuple(
+            replace(stage, plan=shortened(stage.plan, left_s * (cost / total), seconds))
+            for stage, seconds, cost in zip(stages, step_s, costs, strict=True)
+        )
+
+    def _begin(self, running: Running) -> None:
+        running.job.on_step = running.follow
+        if not running.state.is_done:  # a canvas without a mask is
+            self._loop.add(running.job)
+
+    def _goes_on(self, running: Running) -> bool:
+        """A target of a joint edit is made: the next one begins, if there is one."""
+        then = running.prepared.then
+        if then is None or running.error is not None:
+            return False
+        try:
+            running.prepared = then(self._stage_answer(running))
+        except Exception as error:
+            running.job.error = error
+            return False
+        running.job = Job(DecodingState(running.prepared.plan), running.job.interactive)
+        running.speech, running.spoken = self._speech(running.prepared), []
+        self._begin(running)
+        return True
+
+    def _speech(self, prepared: Prepared) -> SpeechStream | None:
+        codec = self.bundle.speech_codec if "audio" in prepared.outputs else None
+        if codec is None:
+            return None
+        return SpeechStream(codec, prepared.plan.settings.seed, self.bundle.audio_token_rate)
+
+    def _stage_answer(self, running: Running) -> Generation:
+        started = time.perf_counter()
+        answer = self._answer(running)
+        if running.prepared.paste is not None:
+            answer = running.prepared.paste(answer)
+        if running.prepared.timing is not None:
+            answer = with_words(self.bundle.word_clock, running.prepared.timing, answer)
+        if running.prepared.paste is not None or running.prepared.timing is not None:
+            media_ms = (time.perf_counter() - started) * 1e3
+            answer = replace(answer, timings=replace(answer.timings, media_ms=media_ms))
+        self._media_s[answer.task] = answer.timings.media_ms / 1e3
+        return answer
 
     def _answer(self, running: Running) -> Generation:
         started = time.perf_counter()

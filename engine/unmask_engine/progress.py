@@ -20,13 +20,14 @@ def progress(bundle: LoadedBundle, prepared: Prepared, state: DecodingState) -> 
         image = split(seen.tolist(), bundle.vocabulary, preset.outputs, grid, plan.end_from).image
     new = (state.committed_in == state.step - 1).nonzero().flatten()
     guessed = (state.masked & (state.guesses != plan.mask)).nonzero().flatten()
+    place = prepared.place
     return Progress(
-        step=state.step,
-        steps=plan.steps,
-        committed=int((~state.masked).sum()),
-        total=len(state.ids),
-        commits=_tokens(bundle, new, state.ids, state.confidence),
-        guesses=_tokens(bundle, guessed, state.guesses, state.guess_confidence),
+        step=place.step + state.step,
+        steps=place.step + plan.steps + place.later_steps,
+        committed=place.position + int((~state.masked).sum()) + place.later_pins,
+        total=place.position + len(state.ids) + place.later_positions,
+        commits=_tokens(bundle, new, state.ids, state.confidence, place.position),
+        guesses=_tokens(bundle, guessed, state.guesses, state.guess_confidence, place.position),
         text=whole_words(bundle.tokenizer.decode(answer.text)) if "text" in preset.outputs else None,
         audio=answer.audio,
         image=image,
@@ -40,11 +41,12 @@ def whole_words(text: str) -> str:
     return words[0].rstrip() if len(words) == 2 else ""
 
 
-def _tokens(bundle: LoadedBundle, positions: Tensor, ids: Tensor, confidence: Tensor) -> Tokens:
+def _tokens(bundle: LoadedBundle, positions: Tensor, ids: Tensor, confidence: Tensor, first: int) -> Tokens:
+    """`first` is where position 0 stands in the request's whole canvas."""
     codes = (bundle.vocabulary.audio, bundle.vocabulary.image)
     found = ids[positions].tolist()
     return Tokens(
-        positions=tuple(positions.tolist()),
+        positions=tuple((positions + first).tolist()),
         ids=tuple(found),
         confidence=tuple(confidence[positions].tolist()),
         texts=tuple(

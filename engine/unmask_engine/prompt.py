@@ -1,7 +1,7 @@
 """From a request to a plan: preset, prompt embeddings, canvas with its pins, decoding parameters."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,8 +14,10 @@ from unmask_engine.preset import Preset
 from unmask_engine.request import (
     MAX_CANVAS_TOKENS,
     AudioPart,
+    Generation,
     GenerationRequest,
     ImagePart,
+    JointEdit,
     Modality,
     RequestError,
     TextPart,
@@ -28,8 +30,22 @@ MAX_TEXT_CHARACTERS: Final = 200_000  # no text of this length fits MAX_PROMPT_T
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a target of a joint edit stands among the others."""
+
+    step: int = 0  # planned for those before it
+    position: int = 0  # canvas positions before it
+    later_steps: int = 0
+    later_positions: int = 0
+    later_pins: int = 0  # of these positions
+
+
+@dataclass(frozen=True)
 class Prepared:
-    """A request that is ready to be decoded; its cost is known: `plan.steps` over prompt and canvas."""
+    """A request that is ready to be decoded; its cost is known: `plan.steps` over prompt and canvas.
+
+    Of a joint edit it is one target (joint.py): the next one is prepared with what has become of it.
+    """
 
     preset: Preset
     outputs: tuple[Modality, ...]  # asked for, in the canvas's order
@@ -38,6 +54,9 @@ class Prepared:
     encode_ms: float
     paste: Paste | None = None  # of an edit
     timing: Timing | None = None  # where the words' times are asked for
+    place: Place = Place()
+    then: Callable[[Generation], "Prepared"] | None = None  # what comes after it
+    whole: Callable[[Generation], Generation] | None = None  # its answer together with those before it
 
 
 def prepare(bundle: LoadedBundle, request: GenerationRequest) -> Prepared:
@@ -55,6 +74,7 @@ def prepare(bundle: LoadedBundle, request: GenerationRequest) -> Prepared:
     prompt = lay_out(bundle, preset.messages, content)
     decoding = request.decoding
     paste: Paste | None = None
+    assert not isinstance(request.edit, JointEdit)  # joint.py takes it apart
     if request.edit is not None:
         canvas, paste = edited(bundle, preset, request.edit, content.text, decoding)
         num_tokens = int((canvas.ids == bundle.vocabulary.mask).sum())

@@ -55,10 +55,11 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Turn:
-    """An earlier message of a dialogue; what it showed or said is there as text."""
+    """An earlier message of a dialogue. Of its media as much is in the prompt as there is room for (encode.py)."""
 
     role: Literal["system", "user", "assistant"]
     text: str
+    media: tuple[AudioPart | ImagePart, ...] = ()  # a user's; what the text does not say of them
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,23 @@ class Edit:
 
 
 @dataclass(frozen=True)
+class Whole:
+    """A target of which nothing is given: it is made as from nothing, but fits the others."""
+
+    modality: Modality
+
+
+@dataclass(frozen=True)
+class JointEdit:
+    """Several targets that belong together, at most one of a kind. A target without mask, span or hole is given whole.
+
+    Not every target has to have something to be made, but one of them does.
+    """
+
+    edits: tuple[Edit | Whole, ...]
+
+
+@dataclass(frozen=True)
 class GenerationRequest:
     parts: tuple[Part, ...]
     outputs: tuple[Modality, ...]
@@ -99,8 +117,15 @@ class GenerationRequest:
     instructions: str | None = None
     decoding: Decoding = field(default_factory=Decoding)
     history: tuple[Turn, ...] = ()  # what was said before `parts`
-    edit: Edit | None = None  # `parts` say what is to be there
+    edit: Edit | JointEdit | None = None  # `parts` say what is to be there; a joint edit may do without
     word_times: bool = False  # the answer tells when its words are said
+
+    @property
+    def picture_edit(self) -> Edit | None:
+        """What a picture that is drawn is put into, if anything."""
+        edits = self.edit.edits if isinstance(self.edit, JointEdit) else (self.edit,)
+        masked = (edit for edit in edits if isinstance(edit, Edit) and edit.mask is not None)
+        return next(masked, None)
 
 
 @dataclass(frozen=True)

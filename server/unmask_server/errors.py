@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from unmask_engine.request import RequestError
+from unmask_server.schema import UNION_BRANCHES
 
 # Which status a RequestError's code stands for; any other is 400.
 STATUS_OF_CODE = {
@@ -120,7 +121,8 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
 
 
 def _param(location: Sequence[int | str]) -> str | None:
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    fields = [part for part in location if part not in UNION_BRANCHES]
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fields)
     return path.removeprefix(".") or None
 
 

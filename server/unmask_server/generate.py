@@ -8,7 +8,7 @@ from functools import partial
 from fastapi import APIRouter, Request, Response
 
 from unmask_engine.request import Decoding, GenerationRequest, Modality, RequestError
-from unmask_server.answer import Raw, answer, raw_wanted, with_formats
+from unmask_server.answer import MODALITIES, Raw, answer, raw_wanted, with_formats
 from unmask_server.body import Body, Media, media_for, read_body, read_parts
 from unmask_server.connection import while_connected
 from unmask_server.dialogue import Dialogue, read_messages
@@ -46,7 +46,7 @@ async def generate(request: Request) -> Response:
     async with media_slots:
         work = await _engine_request(body, outputs, media)
     if wire.stream:
-        telling = Telling(wire, outputs, name, started, work.edit)
+        telling = Telling(wire, outputs, name, started, work.picture_edit)
         events = await while_connected(request, begun(bridge.stream(work, telling.wants)))
         response: Response = sse_response(telling.frames(events, media_slots))
     else:
@@ -89,8 +89,10 @@ def _outputs(wire: GenerateRequest, raw: Raw | None) -> list[Output]:
     if wire.output is None:
         if raw is not None:
             return [Output(type=raw.modality)]
-        usual: Modality = "text" if wire.edit is None else wire.edit.target.type
-        return [Output(type=usual)] if wire.task == "auto" else []
+        if wire.task != "auto" and len(wire.edits) < 2:
+            return []
+        usual: list[Modality] = [edit.target.type for edit in wire.edits] or ["text"]
+        return [Output(type=kind) for kind in MODALITIES if kind in usual]
     names = [output.type for output in wire.output]
     if not names or len(set(names)) != len(names):
         raise RequestError("output must list text, audio and image, each at most once, at least one.", param="output")
@@ -115,6 +117,8 @@ async def _engine_request(body: Body, outputs: list[Output], media: Media) -> Ge
 
 async def _dialogue(body: Body, media: Media) -> Dialogue:
     wire = body.request
+    if wire.input is None and wire.messages is None and len(wire.edits) > 1:
+        return Dialogue((), wire.instructions)  # the targets speak for each other
     if (wire.input is None) == (wire.messages is None):
         raise RequestError("Give exactly one of `input` and `messages`.", param="input", code="missing_input")
     if wire.input is None:

@@ -29,7 +29,7 @@ class Telling:
     outputs: Sequence[Output]  # with their formats; empty where a named task decides
     model: str
     started: float  # the request's time.perf_counter()
-    edit: Edit | None = None
+    picture_edit: Edit | None = None
     id: str = field(default_factory=new_id)
     sequence: int = 0
     text: str = ""
@@ -40,7 +40,7 @@ class Telling:
     def wants(self) -> Wants:
         """What of the making is told. Words and sound of an edit are put into its target first, at the end."""
         every = self.wire.preview.every_steps if self._asks("image") else 0
-        return Wants(progress=True, speech=self._asks("audio") and self.edit is None, preview_every=every)
+        return Wants(progress=True, speech=self._asks("audio") and not self.wire.edits, preview_every=every)
 
     async def frames(self, events: AsyncGenerator[Event], media_slots: asyncio.Semaphore) -> AsyncGenerator[bytes]:
         """The whole stream, from `generation.created` to [DONE]; closing it closes `events`."""
@@ -84,7 +84,7 @@ class Telling:
             yield self._event("tokens.commit", step=step, **tokens_json(progress.commits, preview.confidence))
             if step % preview.every_steps == 0:
                 yield self._event("tokens.guess", step=step, **tokens_json(progress.guesses, preview.confidence))
-        if self._asks("text") and self.edit is None and progress.text is not None:
+        if self._asks("text") and not self.wire.edits and progress.text is not None:
             yield from self._words(progress.text)
 
     def _rest(self, generation: Generation) -> Iterator[bytes]:
@@ -126,7 +126,7 @@ class Telling:
         self.num_samples += len(samples)
 
     def _preview(self, drawn: ImagePart) -> str:
-        return self._picture(in_place(self.edit, drawn))
+        return self._picture(in_place(self.picture_edit, drawn))
 
     def _picture(self, image: ImagePart) -> str:
         format = next((output.format for output in self.outputs if output.type == "image"), None) or "png"

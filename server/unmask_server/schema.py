@@ -1,8 +1,8 @@
 """The wire types of the native API: strict, and the one place where they are written down."""
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from unmask_engine.media import AudioFormat, ImageFormat
 from unmask_engine.request import Algorithm, Modality
@@ -26,6 +26,8 @@ Integer = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # ranges are the engine'
 class Part(Strict):
     """A piece of input. Media comes as `data` (base64 or a data: URL) or as `file`, the name of a multipart field."""
 
+    can_be_whole: ClassVar[bool] = False
+
     type: Modality
     text: Text | None = None
     data: str | None = None
@@ -35,6 +37,8 @@ class Part(Strict):
     def _one_content(self) -> "Part":
         allowed = ("text",) if self.type == "text" else ("data", "file")
         given = [name for name in ("text", "data", "file") if getattr(self, name) is not None]
+        if self.can_be_whole and self.type != "text" and not given:
+            return self
         if len(given) != 1 or given[0] not in allowed:
             raise ValueError(f"{self.type} input takes exactly one of: {', '.join(allowed)}")
         return self
@@ -140,10 +144,21 @@ class EditSpan(Strict):
         return self
 
 
+class Target(Part):
+    """What is edited. In a list of edits, an image or audio without content is made whole."""
+
+    can_be_whole: ClassVar[bool] = True
+
+    @property
+    def is_whole(self) -> bool:
+        """Nothing of it is given."""
+        return self.text is None and self.data is None and self.file is None
+
+
 class EditOptions(Strict):
     """What is made anew of `target`: the mask's transparent pixels, the spans, or the holes `[MASK:n]` in its text."""
 
-    target: Part
+    target: Target
     mask: Annotated[Part, BeforeValidator(_as_image, json_schema_input_type=str | Part)] | None = None
     spans: Annotated[list[EditSpan], BeforeValidator(_bounded)] = []
     transcript: Text | None = None
@@ -152,7 +167,17 @@ class EditOptions(Strict):
     def _mask_is_an_image(self) -> "EditOptions":
         if self.mask is not None and self.mask.type != "image":
             raise ValueError("the mask is an image with transparency")
+        if self.target.is_whole and (self.mask is not None or self.spans):
+            raise ValueError("a target without content is made whole; leave mask and spans out")
         return self
+
+
+UNION_BRANCHES = ("[one]", "[several]")  # stand in the places of pydantic's errors, and are no fields
+Edits = Annotated[
+    Annotated[EditOptions, Tag("[one]")]
+    | Annotated[list[EditOptions], BeforeValidator(_bounded), Field(min_length=1), Tag("[several]")],
+    Discriminator(lambda value: UNION_BRANCHES[isinstance(value, list)]),
+]
 
 
 class GenerateRequest(BaseModel):
@@ -167,7 +192,7 @@ class GenerateRequest(BaseModel):
     messages: Annotated[list[Message], BeforeValidator(_bounded_messages)] | None = None
     output: Outputs | None = None
     decoding: DecodingOptions = DecodingOptions()
-    edit: EditOptions | None = None
+    edit: Edits | None = None
     stream: bool = False
     preview: Preview = Preview()
     extras: list[Literal["timings", "confidence", "word_timestamps", "tokens"]] = Field(
@@ -183,8 +208,15 @@ class GenerateRequest(BaseModel):
     def parts(self) -> tuple[Part, ...]:
         """Of the input, the dialogue and the edit."""
         said = (part for message in self.messages or () for part in message.content)
-        edited = (self.edit.target, self.edit.mask) if self.edit is not None else ()
-        return (*(self.input or ()), *said, *(part for part in edited if part is not None))
+        edited = (part for edit in self.edits for part in (edit.target, edit.mask) if part is not None)
+        return (*(self.input or ()), *said, *edited)
+
+    @property
+    def edits(self) -> tuple[EditOptions, ...]:
+        """One or several."""
+        if self.edit is None:
+            return ()
+        return tuple(self.edit) if isinstance(self.edit, list) else (self.edit,)
 
     @property
     def unknown_fields(self) -> tuple[str, ...]:

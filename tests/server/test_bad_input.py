@@ -100,6 +100,21 @@ BAD_BODIES = {
     "an edit of nothing": ({"edit": {}}, "invalid_value", "edit.target"),
     "an edit of text without text": ({"edit": {"target": {"type": "text"}}}, "invalid_value", "edit.target"),
     "an unknown field of an edit": ({"edit": {"target": TEXT, "prompt": "x"}}, "unknown_field", "edit.prompt"),
+    "an edit of no content": ({"edit": {"target": {"type": "image"}}}, "missing_input", "edit.target"),
+    "no edits": ({"edit": []}, "invalid_value", "edit"),
+    "an edit that is a number": ({"edit": 5}, "invalid_value", "edit"),
+    "a thousand edits": ({"edit": [{"target": TEXT}] * 1000}, "invalid_value", "edit"),
+    "a bad one among edits": (
+        {"edit": [{"target": TEXT}, {"target": {"type": "text"}}]},
+        "invalid_value",
+        "edit[1].target",
+    ),
+    "no base64 among edits": (
+        {"edit": [{"target": TEXT}, {"target": {"type": "image", "data": "?"}}]},
+        "invalid_base64",
+        "edit[1].target.data",
+    ),
+    "a mask on nothing": ({"edit": [{"target": {"type": "image"}, "mask": "x"}]}, "invalid_value", "edit[0]"),
     "a mask of another kind": (
         {"edit": {"target": TEXT, "mask": {"type": "audio", "data": ""}}},
         "invalid_value",

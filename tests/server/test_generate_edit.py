@@ -12,7 +12,17 @@ from PIL import Image
 
 from unmask_engine.engine import Engine
 from unmask_engine.media import write_audio, write_image
-from unmask_engine.request import AudioPart, Edit, GenerationRequest, ImagePart, Span, TextPart, WordSpan
+from unmask_engine.request import (
+    AudioPart,
+    Edit,
+    GenerationRequest,
+    ImagePart,
+    JointEdit,
+    Span,
+    TextPart,
+    Whole,
+    WordSpan,
+)
 
 PIXELS = np.random.default_rng(3).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 SAMPLES = (np.sin(np.arange(16000) / 9) / 2).astype(np.float32)
@@ -93,6 +103,52 @@ def test_spans_and_holes_reach_the_engine(client: httpx.Client, engine) -> None:
     assert last_edit(engine) == Edit(TextPart("a [MASK:2]"))
 
 
+def picture_and_caption() -> tuple[list[dict], np.ndarray]:
+    """An edit of both, and which pixels of the picture are to be drawn."""
+    open_ = np.zeros((20, 30), np.bool_)
+    open_[5:10, 8:20] = True
+    picture = {"type": "image", "data": b64(write_image(ImagePart(PIXELS), "png"))}
+    caption = {"type": "text", "text": "a [MASK:1] circle"}
+    return [{"target": picture, "mask": b64(png_mask(open_))}, {"target": caption}], open_
+
+
+def test_several_targets_reach_the_engine_together(client: httpx.Client, engine) -> None:
+    edits, open_ = picture_and_caption()
+    answer = client.post("/v1/generate", json={"input": "a cat", "edit": edits})
+    assert answer.status_code == 200, answer.text
+    assert [part["type"] for part in answer.json()["output"]] == ["text", "image"]
+    joint = engine.requests[-1].edit
+    assert isinstance(joint, JointEdit)
+    picture, caption = joint.edits
+    assert np.array_equal(picture.mask, open_)
+    assert caption == Edit(TextPart("a [MASK:1] circle"))
+
+
+def test_several_targets_may_do_without_an_input_and_without_content(client: httpx.Client, engine) -> None:
+    edits = [{"target": {"type": "image"}}, {"target": {"type": "text", "text": "a [MASK:1]"}}]
+    answer = client.post("/v1/generate", json={"edit": edits, "output": ["image"]})
+    assert answer.status_code == 200, answer.text
+    assert engine.requests[-1].parts == ()
+    assert engine.requests[-1].edit == JointEdit((Whole("image"), Edit(TextPart("a [MASK:1]"))))
+
+
+def test_a_list_of_one_edit_is_that_edit(client: httpx.Client, engine) -> None:
+    body = {"input": "x", "edit": [{"target": {"type": "text", "text": "a [MASK:2]"}}]}
+    assert client.post("/v1/generate", json=body).status_code == 200
+    assert last_edit(engine) == Edit(TextPart("a [MASK:2]"))
+
+
+def test_files_of_a_multipart_body_may_be_in_any_target(client: httpx.Client, engine) -> None:
+    edits = [
+        {"target": {"type": "image", "file": "a"}, "mask": {"file": "b"}},
+        {"target": {"type": "text", "text": "x"}},
+    ]
+    files = {"a": write_image(ImagePart(PIXELS), "png"), "b": png_mask(np.ones((20, 30), np.bool_))}
+    response = client.post("/v1/generate", data={"request": json.dumps({"edit": edits})}, files=files)
+    assert response.status_code == 200, response.text
+    assert np.array_equal(engine.requests[-1].edit.edits[0].target.pixels, PIXELS)
+
+
 @pytest.fixture(scope="module")
 def built_in() -> Engine:
     return Engine.load("unmask-mini")
@@ -154,6 +210,43 @@ def test_an_edited_recording_keeps_its_samples_over_the_wire(mini: httpx.Client)
     assert not np.array_equal(made, given)
     pcm = [base64.b64decode(event["audio"]) for event in events if event["type"] == "audio.delta"]
     assert b"".join(pcm) == base64.b64decode(audio["data"])
+
+
+def test_a_picture_and_its_caption_are_streamed_as_they_are_answered(mini: httpx.Client) -> None:
+    edits, open_ = picture_and_caption()
+    body = {"edit": edits, "decoding": {"steps": 6}}
+    events = stream(mini, preview={"every_steps": 2}, **{"return": ["tokens", "confidence"]}, **body)
+    text, image = events[-1]["output"]
+    assert "".join(event["text"] for event in events if event["type"] == "text.delta") == text["text"]
+    assert text["text"].startswith("a ")
+    assert text["text"].endswith(" circle")
+    pictures = [event for event in events if event["type"] in ("image.preview", "image.done")]
+    assert pictures[-1]["data"] == image["data"]
+    for event in pictures:
+        with Image.open(io.BytesIO(base64.b64decode(event["data"]))) as shown:
+            assert np.array_equal(np.asarray(shown)[~open_], PIXELS[~open_])
+    told = {
+        at: token
+        for event in events
+        if event["type"] == "tokens.commit"
+        for at, token in zip(event["positions"], event["ids"], strict=True)
+    }
+    last = events[-1]
+    assert told == {at: last["tokens"][at] for at, score in enumerate(last["confidence"]) if score is not None}
+    steps = [event for event in events if event["type"] == "generation.step"]
+    assert [event["step"] for event in steps] == list(range(1, last["usage"]["steps"] + 1))
+    assert steps[-1]["committed"] == steps[-1]["total"] == len(last["tokens"])
+    assert mini.post("/v1/generate", json=body).json()["output"] == last["output"]
+
+
+def test_a_mistake_of_one_of_several_targets_names_it(mini: httpx.Client) -> None:
+    edits, _ = picture_and_caption()
+    edits[0]["mask"] = b64(png_mask(np.ones((30, 20), np.bool_)))
+    response = mini.post("/v1/generate", json={"edit": edits, "stream": True})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "edit[0].mask")
+    edits[0] = edits[1]
+    response = mini.post("/v1/generate", json={"edit": edits})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "edit[1].target")
 
 
 def test_a_mistake_of_an_edit_is_a_400_before_the_stream(mini: httpx.Client) -> None:
