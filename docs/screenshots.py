@@ -1,4 +1,5 @@
-"""The pictures of the playground in docs/: python docs/screenshots.py http://127.0.0.1:8000, with a server there."""
+"""The pictures of the playground in docs/, and the recording on its first page:
+python docs/screenshots.py http://127.0.0.1:8000, with a server there."""
 
 import io
 import shutil
@@ -6,10 +7,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 from PIL import Image
 from playwright.sync_api import Locator, Page, sync_playwright
 
 DOCS = Path(__file__).parent
+RECORDING = DOCS.parent / "clients" / "web" / "recorded.txt"
 MAX_BYTES = 200_000
 
 
@@ -53,9 +56,26 @@ SHOTS: dict[str, tuple[Callable[[Page], None], dict[str, object]]] = {
 }
 
 
+def record(url: str, prompt: str) -> None:
+    """The stream of one drawing, as clients/web/recording.js shows it."""
+    body = {
+        "input": prompt,
+        "output": [{"type": "image", "format": "webp"}],
+        "stream": True,
+        "preview": {"every_steps": 2, "confidence": True},
+    }
+    answer = httpx.post(f"{url}/v1/generate", json=body, timeout=600).raise_for_status()
+    assert len(answer.content) < MAX_BYTES
+    RECORDING.write_bytes(answer.content)
+
+
 def main(url: str) -> None:
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(base_url=url)
+        page.goto("/")
+        record(url, page.locator("#recording").get_attribute("data-prompt") or "")
+        page.close()
         for name, (act, options) in SHOTS.items():
             page = browser.new_page(base_url=url, **options)  # type: ignore[arg-type]
             page.goto("/")

@@ -4,6 +4,7 @@ import { UnmaskClient } from "./client/index.js";
 import { Composer } from "./composer.js";
 import { apiKey, askForKey, installOptions } from "./options.js";
 import { Player } from "./player.js";
+import { showRecording } from "./recording.js";
 import { Talk } from "./talk.js";
 import { Turn } from "./turn.js";
 import { showExamples, unmaskHeadline } from "./welcome.js";
@@ -72,6 +73,7 @@ async function learnModel() {
 
 installOptions();
 unmaskHeadline();
+showRecording();
 byId("start-talk").addEventListener("click", talk);
 addEventListener("key", learnModel);
 addEventListener("keydown", (event) => {

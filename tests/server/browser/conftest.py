@@ -22,10 +22,16 @@ if TYPE_CHECKING:
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUESTION = "what color is the sky"
 RATE = 48_000
+PATIENCE_MS = 240_000  # the machine may be busy with other things
 WATCH = """
 window.sounds = 0;
+window.soundedEarly = false;  // before the whole answer was there
 const start = AudioBufferSourceNode.prototype.start;
-AudioBufferSourceNode.prototype.start = function (...when) { window.sounds += 1; return start.apply(this, when); };
+AudioBufferSourceNode.prototype.start = function (...when) {
+  window.sounds += 1;
+  window.soundedEarly ||= document.querySelector(".turn:last-child .busy") !== null;
+  return start.apply(this, when);
+};
 window.tracks = [];  // of every microphone and camera that was opened
 const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
 navigator.mediaDevices.getUserMedia = async (wanted) => {
@@ -106,7 +112,7 @@ def open_page(browser: "Browser", server: str) -> OpenPage:
     def opened(**options: object) -> Iterator["Page"]:
         context = browser.new_context(base_url=server, permissions=["microphone", "camera"], **options)
         page = context.new_page()
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(PATIENCE_MS)
         page.add_init_script(WATCH)
         complaints: list[str] = []
         page.on("pageerror", lambda error: complaints.append(str(error)))
