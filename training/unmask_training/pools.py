@@ -1,7 +1,11 @@
 """Everything the backbone learns from, tokenised once: pictures as codes, recordings as speech rows, words as codes."""
 
 import random
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +24,7 @@ from unmask_training.world import Scene, describable_scene, free_scene
 SILENCE = ""  # the lexicon's word for a slot of silence
 Heard = list[tuple[int, int]]  # (row, text token) of a recording, as the ears' CTC head tells it
 Pictures = list[tuple[Scene, list[int]]]
+T = TypeVar("T")
 # Kinds of questions that are asked more often: those that a model of this size learns last.
 _HARD = {"place": 2.5, "color": 2.0, "relation": 3.0, "shape": 2.5, "background": 2.0}
 
@@ -54,6 +59,27 @@ def speaking_lexicon(tokenizer: SpeechTokenizer) -> dict[str, list[int]]:
     return lexicon | {SILENCE: tokenizer.encode(silence)[SLOT_TOKENS : 2 * SLOT_TOKENS].tolist()}
 
 
+def _looks(scene: Scene | None) -> Hashable:
+    """What makes a captioned picture a rare one, beside its things."""
+    return scene and (scene.layout, scene.place, scene.background)
+
+
+def _even(kinds: Sequence[Hashable]) -> list[float]:
+    """Cumulative weights that draw every kind equally often."""
+    counts = Counter(kinds)
+    return list(accumulate(1 / counts[kind] for kind in kinds))
+
+
+def _half_even(pool: Sequence[T], cumulative: Sequence[float], rng: random.Random) -> T:
+    """One of the pool: half of the time any, half of the time by weight, such that what is rare is learnt, too.
+
+    Else a model of this size guesses rare words from their neighbours instead of listening, and draws what is common.
+    """
+    if rng.random() < 0.5:
+        return rng.choice(pool)
+    return rng.choices(pool, cum_weights=cumulative)[0]
+
+
 @dataclass
 class Pools:
     """Training material of the three stages. What a stage does not use may be empty."""
@@ -71,7 +97,11 @@ class Pools:
         self.by_text: dict[str, list[int]] = {}
         for i, s in enumerate(self.said):
             self.by_text.setdefault(s.text, []).append(i)
+        counts = Counter(word for s in self.said for word in s.text.split())
+        self.even_words = list(accumulate(sum(1 / counts[word] for word in s.text.split()) for s in self.said))
+        self.even_drawn = _even([_looks(scene) for scene, _ in self.drawn])
         self.captions = [i for i, s in enumerate(self.said) if s.kind == "caption"]
+        self.even_captions = _even([_looks(self.said[i].scene) for i in self.captions])
         self.talks = [i for i, s in enumerate(self.said) if s.kind == "talk"]
         self.answers = {q: a for a, asked in SMALL_TALK.items() for q in asked}
 
@@ -91,12 +121,14 @@ class Pools:
         return getattr(self, f"_{task}")(rng)  # type: ignore[no-any-return]
 
     def _t2i(self, rng: random.Random) -> Sample:
-        scene, codes = rng.choice(self.drawn)
+        scene, codes = _half_even(self.drawn, self.even_drawn, rng)
         text = "" if rng.random() < 0.05 else as_typed(caption(scene, rng), rng)
         return self.writer.text_to_image(text, codes, rng)
 
     def _vqa(self, rng: random.Random) -> Sample:
         scene, codes = rng.choice(self.seen if rng.random() < 0.75 else self.drawn)
+        if len(scene.things) == 1 and rng.random() < 0.5:  # which of several things is meant is learnt last
+            scene, codes = rng.choice(self.seen)
         # Several questions about a picture teach seeing at a third of the cost of a picture each.
         count = 1 if rng.random() < 0.25 else rng.randint(3, 9)
         every = questions(scene, rng)
@@ -107,7 +139,7 @@ class Pools:
         return replace(self.writer.image_questions(typed, codes), scene=scene)
 
     def _asr(self, rng: random.Random) -> Sample:
-        i = rng.randrange(len(self.said))
+        i = _half_even(range(len(self.said)), self.even_words, rng)
         return self.writer.recognition(i, self.said[i].text)
 
     def _tts(self, rng: random.Random) -> Sample:
@@ -117,7 +149,7 @@ class Pools:
         return self.writer.synthesis(typed, self.slots_of(typed, text))
 
     def _s2i(self, rng: random.Random) -> Sample:
-        i = rng.choice(self.captions)
+        i = _half_even(self.captions, self.even_captions, rng)
         return self.writer.speech_to_image(None if rng.random() < 0.08 else i, self.said_codes[i])
 
     def _svqa(self, rng: random.Random) -> Sample:
