@@ -20,6 +20,7 @@ from unmask_client import (
     AuthenticationError,
     BadRequestError,
     Client,
+    Edit,
     Image,
     NotFoundError,
     RateLimitError,
@@ -78,6 +79,20 @@ def test_edits_carry_their_target_and_what_may_change(stub) -> None:
         "edit": {"target": {"type": "text", "text": "a [MASK:1] circle"}},
         "decoding": {"seed": 1},
     }
+
+
+def test_what_belongs_together_is_one_request(stub) -> None:
+    picture = Image.of(np.zeros((8, 8, 3), np.uint8))
+    edits = [Edit(picture, mask=np.ones((8, 8), bool)), Edit("a [MASK:1]"), Edit(Audio)]
+    with Client(stub.url) as client:
+        assert client.generate(edits=edits, output=["text", "image"]).image.format == "png"
+        list(client.stream(edits=edits[1:2]))
+    image, text, audio = stub.bodies[0]["edit"]
+    assert image["target"]["data"] == base64.b64encode(picture.data).decode()
+    assert Image(base64.b64decode(image["mask"])).pil().size == (8, 8)
+    assert (text, audio) == ({"target": {"type": "text", "text": "a [MASK:1]"}}, {"target": {"type": "audio"}})
+    assert "input" not in stub.bodies[0]
+    assert stub.bodies[1]["edit"] == text
 
 
 def test_a_stream_is_typed_events_that_end_with_the_whole_answer(stub) -> None:

@@ -64,10 +64,9 @@ export class UnmaskClient {
    * @param {Part} target @param {Part | Part[]} input what to make the whole from
    */
   async edit(target, input, { mask, spans, transcript, ...options } = {}) {
-    const part = await partOf(target);
-    const edit = { target: part, mask: mask && (await base64OfBlob(mask)), spans, transcript };
-    const made = await this.#first(part.type, input, { ...options, output: [part.type], edit });
-    return part.type === "text" ? made.text : made.blob;
+    const { type } = await partOf(target);
+    const made = await this.#first(type, input, { ...options, output: [type], edits: [{ target, mask, spans, transcript }] });
+    return type === "text" ? made.text : made.blob;
   }
 
   /** A spoken dialogue; resolves once the session is set up. */
@@ -122,13 +121,21 @@ export class UnmaskClient {
 }
 
 /** The wire form. JSON leaves out what is undefined. */
-async function bodyOf(input, { messages, signal: _, ...options }) {
+async function bodyOf(input, { messages, edits, signal: _, ...options }) {
+  const edit = edits && (await Promise.all(edits.map(wiredEdit)));
   const wired = messages?.map(async (message) => ({ ...message, content: await partsOf(message.content) }));
   return {
+    ...(edit && { edit: edit.length === 1 ? edit[0] : edit }),
     ...options,
     input: input === null ? undefined : await partsOf(input),
     messages: wired && (await Promise.all(wired)),
   };
+}
+
+/** A target is a Part, or {type: "image" | "audio"} for one that is to be made whole. */
+async function wiredEdit({ target, mask, ...rest }) {
+  const isPart = typeof target === "string" || target instanceof Blob;
+  return { target: isPart ? await partOf(target) : target, mask: mask && (await base64OfBlob(mask)), ...rest };
 }
 
 function partsOf(content) {

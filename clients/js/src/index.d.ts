@@ -36,6 +36,8 @@ export interface Message {
 export interface GenerateOptions extends Options {
   output?: Output[];
   messages?: Message[];
+  /** A picture, words and speech that belong together, one of each at most. */
+  edits?: Edit[];
 }
 
 export interface StreamOptions extends GenerateOptions {
@@ -44,6 +46,14 @@ export interface StreamOptions extends GenerateOptions {
 
 /** What of a recording is to be said anew; `text` is what is to be heard there. */
 export type Span = { text?: string } & ({ start: number; end: number } | { words: string });
+
+/** Something with a part of it to be made anew; `{ type }` alone is made whole, to go with the others. */
+export interface Edit {
+  target: Part | { type: "image" | "audio" };
+  mask?: Blob;
+  spans?: Span[];
+  transcript?: string;
+}
 
 /** In seconds. */
 export interface Word {

@@ -74,6 +74,18 @@ test("edits carry their target and what may change", async () => {
   assert.deepEqual(server.bodies[3].edit.spans, [{ words: "red", text: "blue" }]);
 });
 
+test("what belongs together is one request", async () => {
+  const edits = [{ target: picture, mask: picture }, { target: "a [MASK:1]" }, { target: { type: "audio" } }];
+  await client.generate(null, { edits });
+  assert.deepEqual(server.bodies[0], {
+    edit: [
+      { target: { type: "image", data: PNG }, mask: PNG },
+      { target: { type: "text", text: "a [MASK:1]" } },
+      { target: { type: "audio" } },
+    ],
+  });
+});
+
 test("a stream is events with their media decoded, and ends with the whole answer", async () => {
   const events = await collected(client.stream("hello", { output: ["image"], preview: { every_steps: 1 } }));
   assert.equal(server.bodies[0].stream, true);

@@ -17,6 +17,7 @@ export async function generate(picture: Blob, speech: Blob): Promise<Word[]> {
   }
   const edited: Blob = await client.edit(speech, answer, { spans: [{ start: 0.2, end: 0.6, text: "green" }] });
   await client.edit(edited, "a green circle", { spans: [{ words: "red", text: "green" }], transcript: "a red circle" });
+  await client.generate(null, { edits: [{ target: picture, mask: drawn }, { target: "a [MASK:1]" }, { target: { type: "audio" } }] });
   const filled: string = await client.edit("a [MASK:1] circle", picture);
   await client.chat([{ role: "user", content: [filled, picture] }]);
   return answers.words ?? [];

@@ -13,7 +13,7 @@ from unmask_client.errors import (
     ServerError,
     UnmaskError,
 )
-from unmask_client.generation import Generation, Span, Word
+from unmask_client.generation import Edit, Generation, Span, Word
 from unmask_client.media import Audio, Image
 from unmask_client.realtime import AsyncRealtimeSession, RealtimeSession, Reply
 
@@ -27,6 +27,7 @@ __all__ = [
     "AuthenticationError",
     "BadRequestError",
     "Client",
+    "Edit",
     "Generation",
     "Image",
     "NotFoundError",

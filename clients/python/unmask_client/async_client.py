@@ -11,7 +11,7 @@ from unmask_client import generation
 from unmask_client.connection import CONNECT_TIMEOUT_S, GENERATE, Connection
 from unmask_client.errors import UnmaskError, connection_error, error_of_answer
 from unmask_client.events import Event, EventReader
-from unmask_client.generation import Call, Decoding, E, Generation, Input, Message, Output, Span, read_generation
+from unmask_client.generation import Call, Decoding, E, Edit, Generation, Input, Message, Output, Span, read_generation
 from unmask_client.media import Audio, AudioLike, Image, ImageLike
 from unmask_client.realtime import AsyncRealtimeSession, open_async_session, session_settings
 from unmask_client.retry import wait_before_retry
@@ -47,6 +47,7 @@ class AsyncClient:
         instructions: str | None = None,
         model: str | None = None,
         extras: Sequence[str] | None = None,
+        edits: Sequence[Edit] = (),
         **decoding: Unpack[Decoding],
     ) -> Generation:
         return await self._run(
@@ -58,6 +59,7 @@ class AsyncClient:
                 instructions=instructions,
                 model=model,
                 extras=extras,
+                edits=edits,
                 decoding=decoding,
             )
         )
@@ -72,6 +74,7 @@ class AsyncClient:
         instructions: str | None = None,
         model: str | None = None,
         extras: Sequence[str] | None = None,
+        edits: Sequence[Edit] = (),
         preview: Mapping[str, Any] | None = None,
         **decoding: Unpack[Decoding],
     ) -> AsyncGenerator[Event]:
@@ -84,6 +87,7 @@ class AsyncClient:
             instructions=instructions,
             model=model,
             extras=extras,
+            edits=edits,
             preview=preview,
             decoding=decoding,
         )

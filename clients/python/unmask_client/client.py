@@ -11,7 +11,7 @@ from unmask_client import generation
 from unmask_client.connection import CONNECT_TIMEOUT_S, GENERATE, Connection
 from unmask_client.errors import UnmaskError, connection_error, error_of_answer
 from unmask_client.events import Event, EventReader
-from unmask_client.generation import Call, Decoding, E, Generation, Input, Message, Output, Span, read_generation
+from unmask_client.generation import Call, Decoding, E, Edit, Generation, Input, Message, Output, Span, read_generation
 from unmask_client.media import Audio, AudioLike, Image, ImageLike
 from unmask_client.realtime import RealtimeSession, open_session, session_settings
 from unmask_client.retry import wait_before_retry
@@ -47,9 +47,13 @@ class Client:
         instructions: str | None = None,
         model: str | None = None,
         extras: Sequence[str] | None = None,
+        edits: Sequence[Edit] = (),
         **decoding: Unpack[Decoding],
     ) -> Generation:
-        """Anything to anything. `output` lists text, audio, image; `extras` is the API's `return`."""
+        """Anything to anything. `output` lists text, audio, image; `extras` is the API's `return`.
+
+        `edits` are a picture, words and speech that belong together, one of each at most, each with something missing.
+        """
         return self._run(
             generation.generate(
                 input,
@@ -59,6 +63,7 @@ class Client:
                 instructions=instructions,
                 model=model,
                 extras=extras,
+                edits=edits,
                 decoding=decoding,
             )
         )
@@ -73,6 +78,7 @@ class Client:
         instructions: str | None = None,
         model: str | None = None,
         extras: Sequence[str] | None = None,
+        edits: Sequence[Edit] = (),
         preview: Mapping[str, Any] | None = None,
         **decoding: Unpack[Decoding],
     ) -> Generator[Event]:
@@ -85,6 +91,7 @@ class Client:
             instructions=instructions,
             model=model,
             extras=extras,
+            edits=edits,
             preview=preview,
             decoding=decoding,
         )

@@ -50,6 +50,18 @@ class Span:
 
 
 @dataclass(frozen=True)
+class Edit:
+    """Something with a part of it to be made anew: what `mask` uncovers of a picture, `spans` of a recording, the holes
+    [MASK:n] of a text. The class Image or Audio in place of a target is one that is to be made whole, to go with the
+    others."""
+
+    target: Part | type[Image] | type[Audio]
+    mask: ImageLike | None = None
+    spans: Sequence[Span] = ()
+    transcript: str | None = None
+
+
+@dataclass(frozen=True)
 class Word:
     """When a word is said, in seconds."""
 
@@ -109,11 +121,12 @@ def generate(
     task: str | None = None,
     instructions: str | None = None,
     model: str | None = None,
-    edit: Mapping[str, Any] | None = None,
+    edits: Sequence[Edit] = (),
     preview: Mapping[str, Any] | None = None,
     extras: Sequence[str] | None = None,
     decoding: Decoding | None = None,
 ) -> Call[Generation]:
+    wired = [_edit(edit) for edit in edits]
     fields = {
         "input": None if input is None else _parts(input),
         "messages": messages and [{**message, "content": _parts(message["content"])} for message in messages],
@@ -121,7 +134,7 @@ def generate(
         "task": task,
         "instructions": instructions,
         "model": model,
-        "edit": edit,
+        "edit": wired[0] if len(wired) == 1 else wired or None,
         "preview": preview,
         "return": extras and list(extras),
         "decoding": dict(decoding or {}) or None,
@@ -164,16 +177,8 @@ def edit(
     transcript: str | None,
     decoding: Decoding,
 ) -> Call[E]:
-    part = _part(target)
-    wanted: dict[str, Any] = {"target": part}
-    if mask is not None:
-        wanted["mask"] = _base64(Image.mask(mask).data)
-    if spans:
-        given = [asdict(span) for span in spans]
-        wanted["spans"] = [{name: value for name, value in span.items() if value is not None} for span in given]
-    if transcript is not None:
-        wanted["transcript"] = transcript
-    call = generate(input, output=[part["type"]], edit=wanted, decoding=decoding)
+    edits = [Edit(target, mask, spans, transcript)]
+    call = generate(input, output=[_part(target)["type"]], edits=edits, decoding=decoding)
     return Call(call.body, lambda answer: answer.first(type(target)))
 
 
@@ -201,6 +206,20 @@ def _read_part(part: Mapping[str, Any]) -> Part:
     if part["type"] == "image":
         return Image(data)
     return Audio(data, part["format"], part["sample_rate"], part["duration_s"], part.get("transcript"))
+
+
+def _edit(edit: Edit) -> dict[str, Any]:
+    if isinstance(edit.target, type):
+        return {"target": {"type": "image" if issubclass(edit.target, Image) else "audio"}}
+    wired: dict[str, Any] = {"target": _part(edit.target)}
+    if edit.mask is not None:
+        wired["mask"] = _base64(Image.mask(edit.mask).data)
+    if edit.spans:
+        given = [asdict(span) for span in edit.spans]
+        wired["spans"] = [{name: value for name, value in span.items() if value is not None} for span in given]
+    if edit.transcript is not None:
+        wired["transcript"] = edit.transcript
+    return wired
 
 
 def _parts(content: Input) -> list[dict[str, str]]:
