@@ -59,6 +59,7 @@ def test_in_the_shell(url: str, tmp_path: Path) -> None:
     assert b'"audio"' in made["answer.json"]
 
 
+@pytest.mark.slow  # a dozen answers of the model
 def test_in_python(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
@@ -67,9 +68,10 @@ def test_in_python(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     names["client"].close()  # type: ignore[attr-defined]
     files = {file.name for file in tmp_path.iterdir()}
     assert {"scene.png", "speech.wav", "drawn.png", "answer.wav", "quick.png", "repainted.png", "respoken.wav"} <= files
-    assert "step-8.png" in files
+    assert {"step-8.png", "both.png"} <= files
 
 
+@pytest.mark.slow  # a dozen answers of the model
 def test_in_javascript(url: str, tmp_path: Path) -> None:
     node = shutil.which("node")
     version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout if node else "v0"
