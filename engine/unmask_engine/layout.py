@@ -9,14 +9,15 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from unmask_engine.codecs.image_pixels import prepare as prepare_pixels
+from unmask_engine.encode import MAX_PROMPT_TOKENS as MAX_PROMPT_TOKENS
+from unmask_engine.encode import Recalled, encode_image, encode_speech, recall
+from unmask_engine.encode import too_long as too_long
 from unmask_engine.loaded import LoadedBundle
-from unmask_engine.media import resample
 from unmask_engine.preset import AUDIO_SLOT, IMAGE_SLOT, TEXT_SLOT, Message
-from unmask_engine.request import AudioPart, ImagePart, Modality, RequestError, Turn
+from unmask_engine.request import AudioPart, ImagePart, Modality, Turn
 from unmask_engine.text import render_chat
 
-MAX_PROMPT_TOKENS: Final = 8192
+_TEMPLATE_TOKENS: Final = 256  # at most, for what stands around texts and media
 _INSTRUCTIONS_SLOT: Final = "{instructions}"
 _HISTORY_SLOT: Final = "{{history {}}}"
 
@@ -43,27 +44,33 @@ class Prompt:
 def lay_out(bundle: LoadedBundle, messages: tuple[Message, ...], content: Content) -> Prompt:
     """Encode a preset's messages with their slots filled; raises RequestError where that is too much or too little."""
     vocabulary, model = bundle.vocabulary, bundle.model
-    turns = _with_history(_with_instructions(messages, content.instructions), content.history)
+    image = [] if content.image is None else [encode_image(bundle, content.image)]
+    recording = [] if content.audio is None else [encode_speech(bundle, content.audio)]
+    texts = (content.text, content.instructions or "", *(turn.text for turn in content.history))
+    given = sum(map(len, image)) + sum(map(len, recording))
+    said = sum(len(text.encode()) for text in texts)  # a byte is at most one token
+    recalled = recall(bundle, content.history, MAX_PROMPT_TOKENS - _TEMPLATE_TOKENS - given - said)
+    turns = _with_history(_with_instructions(messages, content.instructions), recalled)
     template = render_chat((message.role, message.content) for message in turns)
     slots = {TEXT_SLOT: content.text, _INSTRUCTIONS_SLOT: content.instructions or ""}
-    slots |= {_HISTORY_SLOT.format(i): turn.text for i, turn in enumerate(content.history)}
+    slots |= {_HISTORY_SLOT.format(i): turn.turn.text for i, turn in enumerate(recalled)}
     ids = list(bundle.tokenizer.encode_template(template, slots))
-    if content.image is not None:
-        frame = (vocabulary.special["begin_of_image"], vocabulary.special["end_of_image"])
-        _put(ids, bundle.tokenizer.id_of(IMAGE_SLOT), [frame[0], *_encode_image(bundle, content.image), frame[1]])
-    speech = None
-    speech_from = 0
-    if content.audio is not None:
-        speech = _encode_speech(bundle, content.audio)
-        frame = (vocabulary.special["begin_of_audio"], vocabulary.special["end_of_audio"])
-        rows = [vocabulary.special["context_of_audio"]] * len(speech)
-        speech_from = 1 + _put(ids, bundle.tokenizer.id_of(AUDIO_SLOT), [frame[0], *rows, frame[1]])
+    images = [*(codes for turn in recalled for codes in turn.images), *image]
+    recordings = [*(rows for turn in recalled for rows in turn.recordings), *recording]
+    frame = (vocabulary.special["begin_of_image"], vocabulary.special["end_of_image"])
+    for codes in images:  # each in the first place that is left
+        _put(ids, bundle.tokenizer.id_of(IMAGE_SLOT), [frame[0], *codes, frame[1]])
+    frame = (vocabulary.special["begin_of_audio"], vocabulary.special["end_of_audio"])
+    speech_from = []
+    for rows in recordings:
+        places = [vocabulary.special["context_of_audio"]] * len(rows)
+        speech_from.append(1 + _put(ids, bundle.tokenizer.id_of(AUDIO_SLOT), [frame[0], *places, frame[1]]))
     if len(ids) > MAX_PROMPT_TOKENS:
         raise too_long(len(ids))
     with torch.inference_mode():
         embeddings = model.embed(torch.tensor(ids, device=bundle.device))
-        if speech is not None:
-            embeddings[speech_from : speech_from + len(speech)] = speech.to(embeddings.dtype)
+        for start, rows in zip(speech_from, recordings, strict=True):
+            embeddings[start : start + len(rows)] = rows.to(embeddings.dtype)
     return Prompt(tuple(ids), embeddings)
 
 
@@ -88,41 +95,11 @@ def count_tokens(bundle: LoadedBundle, prompt: Prompt) -> dict[Modality, int]:
     return {"text": len(prompt.ids) - image - audio, "audio": audio, "image": image}
 
 
-def too_long(tokens: int) -> RequestError:
-    return RequestError(
-        f"the prompt takes {tokens} tokens, at most {MAX_PROMPT_TOKENS} are allowed",
-        param="input",
-        code="input_too_long",
-    )
-
-
 def _put(ids: list[int], slot: int, content: list[int]) -> int:
     """Replace the one slot id by the content, in place; returns where the content begins."""
     at = ids.index(slot)
     ids[at : at + 1] = content
     return at
-
-
-@torch.inference_mode()
-def _encode_image(bundle: LoadedBundle, image: ImagePart) -> list[int]:
-    assert bundle.image_codec is not None  # prompt.py has checked
-    pixels = prepare_pixels(image.pixels, bundle.image_input_size).unsqueeze(0).to(bundle.device)
-    codes: list[int] = bundle.image_codec.encode(pixels).flatten().tolist()
-    return [bundle.vocabulary.image[code] for code in codes]
-
-
-@torch.inference_mode()
-def _encode_speech(bundle: LoadedBundle, audio: AudioPart) -> Tensor:
-    """(R, H) embeddings."""
-    assert bundle.speech_frontend is not None  # prompt.py has checked
-    feats = bundle.speech_frontend(resample(audio, bundle.audio_input_rate).samples)
-    if len(feats) == 0:
-        raise RequestError(
-            "the recording is too short to be heard: 25 ms at least", param="input", code="audio_too_short"
-        )
-    if len(feats) > MAX_PROMPT_TOKENS:
-        raise too_long(len(feats))
-    return bundle.model.encode_speech(feats.unsqueeze(0).to(bundle.device))[0]
 
 
 def _with_instructions(messages: tuple[Message, ...], instructions: str | None) -> tuple[Message, ...]:
@@ -133,8 +110,8 @@ def _with_instructions(messages: tuple[Message, ...], instructions: str | None) 
     return (Message("system", _INSTRUCTIONS_SLOT), *others)
 
 
-def _with_history(messages: tuple[Message, ...], history: tuple[Turn, ...]) -> tuple[Message, ...]:
+def _with_history(messages: tuple[Message, ...], history: tuple[Recalled, ...]) -> tuple[Message, ...]:
     """The turns of the dialogue so far stand between the system message and the caller's last turn."""
-    earlier = tuple(Message(turn.role, _HISTORY_SLOT.format(i)) for i, turn in enumerate(history))
+    earlier = tuple(Message(told.turn.role, told.content(_HISTORY_SLOT.format(i))) for i, told in enumerate(history))
     start = sum(message.role == "system" for message in messages)
     return (*messages[:start], *earlier, *messages[start:])

@@ -139,6 +139,48 @@ def test_the_dialogue_so_far_stands_before_the_last_turn_and_is_no_template() ->
     )
 
 
+def test_earlier_turns_bring_their_media_along() -> None:
+    """A picture and a recording of turns before the question, each in its turn, encoded like those of the question."""
+    tokenizer = Recording()
+    bundle = replace(fake_bundle(), tokenizer=tokenizer)
+    loud = AudioPart(np.full(10000, 0.5, np.float32), 16000)  # 10 rows
+    white = ImagePart(np.full((64, 64, 3), 255, np.uint8))
+    history = (Turn("user", "look", (white,)), Turn("assistant", "I see"), Turn("user", "", (loud,)))
+    found = prepare(bundle, GenerationRequest((AUDIO, IMAGE), ("text", "audio"), history=history))
+    before = "<|im_start|>user\nlook\n<|image|><|im_end|>\n<|im_start|>assistant\nI see<|im_end|>\n"
+    before += "<|im_start|>user\n\n<|audio|><|im_end|>\n<|im_start|>user\n<|audio|>\n<|image|><|im_end|>"
+    assert before in tokenizer.prompts[0]
+    assert (found.input_tokens["image"], found.input_tokens["audio"]) == (2 * 16, 14 + 24)
+    embedding = bundle.model.embed(torch.tensor([bundle.vocabulary.image[-1]]))
+    is_white = (found.plan.prompt == embedding).all(dim=1).nonzero().flatten()
+    is_loud = (found.plan.prompt == 0.5).all(dim=1).nonzero().flatten()
+    assert (len(is_white), len(is_loud)) == (16, 10)
+    assert int(is_white.max()) < int(is_loud.min())
+
+
+def test_of_too_many_media_the_latest_are_there() -> None:
+    """Three minutes of recordings before the question; what the caller says now is never left out."""
+    tokenizer = Recording()
+    bundle = replace(fake_bundle(), tokenizer=tokenizer)
+    minute = tuple(AudioPart(np.full(960_000, level, np.float32), 16000) for level in (0.1, 0.2, 0.3))  # 964 rows each
+    history = tuple(Turn("user", text, (part,)) for text, part in zip(("a", "", "c"), minute, strict=True))
+    found = prepare(bundle, GenerationRequest((AUDIO,), ("text", "audio"), history=history))
+    assert found.input_tokens["audio"] == 2 * 964 + 24
+    assert "user\na<|im_end|>\n<|im_start|>user\n\n<|audio|><|im_end|>" in tokenizer.prompts[0]
+    crowded = (Turn("assistant", "x" * 6000), *history)
+    found = prepare(bundle, GenerationRequest((AUDIO,), ("text", "audio"), history=crowded))
+    assert found.input_tokens["audio"] == 964 + 24
+    assert tokenizer.prompts[1].count("<|audio|>") == 2  # the turn that was nothing but a recording is gone
+
+
+def test_media_without_a_codec_are_left_out_of_earlier_turns() -> None:
+    bundle = replace(fake_bundle(), image_codec=None)
+    history = (Turn("user", "", (IMAGE,)), Turn("user", "b", (IMAGE, AudioPart(np.zeros(10, np.float32), 16000))))
+    found = prepare(bundle, GenerationRequest((AUDIO,), ("text", "audio"), history=history))
+    alone = prepare(bundle, GenerationRequest((AUDIO,), ("text", "audio"), history=(Turn("user", "b"),)))
+    assert torch.equal(found.plan.prompt, alone.plan.prompt)
+
+
 def test_a_long_dialogue_is_refused_not_shortened(bundle: LoadedBundle) -> None:
     history = (Turn("user", "x" * 5000), Turn("assistant", "y" * 5000))
     error = refusal(bundle, GenerationRequest((TEXT,), ("image",), history=history))
