@@ -17,7 +17,7 @@ from unmask_training import train_ears, train_image_codec, train_speech_codec, t
 from unmask_training.corpus import SLOT_TOKENS
 from unmask_training.partial import whole
 from unmask_training.seen import RECORD
-from unmask_training.sequences import SPOKEN_CANVAS
+from unmask_training.sequences import SPOKEN_CANVAS, SPOKEN_MARK
 from unmask_training.templates import (
     ASR_INSTRUCTION,
     S2I_SYSTEM,
@@ -48,6 +48,8 @@ _SPEECH_FRAME = (
 )
 _SPOKEN = (Pin("begin_of_audio", at_fraction=0.2),)
 
+# A spoken answer is decoded from the left, its text as the first block: speech is heard before all of it is made, and
+# behind the end mark nothing is decoded. `dialogue` is false throughout: the recipe has no sample of several turns.
 # Canvases of fewer than 100 tokens have no position penalty, and the small picture codes repeat by nature, so that a
 # repetition penalty would hurt: the presets of the small model are plainer than the published ones.
 _ANSWER = CanvasRule(tokens=ANSWER_CANVAS)
@@ -63,11 +65,11 @@ PRESETS = (
     Preset(
         "svqa", ("audio", "image"), ("text", "audio"),
         (Message("system", SVQA_SYSTEM), Message("user", "<|audio|>\n<|image|>")),
-        CanvasRule(tokens=SPOKEN_CANVAS), pins=_SPOKEN,
+        CanvasRule(tokens=SPOKEN_CANVAS), block_size=SPOKEN_MARK, pins=_SPOKEN,
     ),
     Preset(
         "sqa", ("audio",), ("text", "audio"), (Message("system", SQA_SYSTEM), Message("user", "\n<|audio|>")),
-        CanvasRule(tokens=SPOKEN_CANVAS), pins=_SPOKEN,
+        CanvasRule(tokens=SPOKEN_CANVAS), block_size=SPOKEN_MARK, pins=_SPOKEN,
     ),
     Preset(
         "vqa", ("text", "image"), ("text",), (Message("user", "{text}\n<|image|>"),), _ANSWER,
