@@ -21,6 +21,12 @@ def configure_logs(level: str, form: Format) -> None:
     wanted = logging.getLevelNamesMapping()[level.upper()]
     logging.basicConfig(handlers=[handler], level=max(wanted, logging.INFO))
     logging.getLogger("unmask").setLevel(wanted)
+    logging.getLogger("uvicorn.error").addFilter(is_news)
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """uvicorn calls every WebSocket that is refused by a status an error of the application."""
+    return record.msg != "ASGI callable returned without completing handshake."
 
 
 def trace_id_of(traceparent: str) -> str:

@@ -78,6 +78,11 @@ class Metrics:
         self._underrun = measure(
             "realtime_underrun_seconds", "Gaps in a reply that is played as it comes.", STEP_SECONDS
         )
+        self._vad = measure("realtime_vad_seconds", "Turn detection in one piece of a user's sound.", STEP_SECONDS)
+        self._endpoint = measure(
+            "realtime_endpoint_seconds", "A user's last voice to the end of the turn, its silence included.", SECONDS
+        )
+        self._head_starts = count("realtime_head_starts", "Answers begun in a pause of the user's.", "outcome")
         self._interruptions = count("realtime_interruptions", "Replies that were cut off.", "reason")
         self._http = count("http_requests", "Responses.", "method", "handler", "status")
         self._http_s = measure("http_request_duration_seconds", "Request to end of response.", SECONDS, "handler")
@@ -105,6 +110,18 @@ class Metrics:
         self._dialogue_first.observe(first_s)
         self._dialogue_rtf.observe(rtf)
         self._underrun.observe(underrun_s)
+
+    def detected(self, seconds: float) -> None:
+        """Where speech is in a piece of a user's sound: from its arrival on."""
+        self._vad.observe(seconds)
+
+    def endpointed(self, seconds: float) -> None:
+        """The end of a user's turn, so long after the last voice."""
+        self._endpoint.observe(seconds)
+
+    def head_start(self, outcome: str) -> None:
+        """An answer that was begun before the end of a turn was `used`, or `dropped`."""
+        self._head_starts.labels(outcome).inc()
 
     def interrupted(self, reason: str) -> None:
         """A reply in a dialogue; the reason is the protocol's."""

@@ -1,5 +1,6 @@
 """The items of one dialogue, in order, and bounded."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from unmask_engine.request import RequestError
@@ -86,18 +87,23 @@ class Conversation:
             self._cuts.pop(oldest.id, None)
 
     def _forget(self) -> None:
-        """The oldest recordings and pictures, where there are too many; their places stay."""
-        left_s, left_images = self._limits.max_kept_audio_s, self._limits.max_kept_images
-        left_pixels = self._limits.max_kept_pixels
-        for item in reversed(self._items):
-            kept: list[Content] = []
-            for content in reversed(item.content):
-                if isinstance(content, Heard):
-                    left_s -= content.seconds
-                    content = content if left_s >= 0 else replace(content, samples=None)
-                elif isinstance(content, Shown):
-                    is_latest = left_images == self._limits.max_kept_images
-                    left_images, left_pixels = left_images - 1, left_pixels - content.num_pixels
-                    content = content if is_latest or (left_images >= 0 and left_pixels >= 0) else Shown(None)
-                kept.append(content)
-            self.replace(replace(item, content=tuple(reversed(kept))))
+        self._items = without_old_media(self._items, self._limits)
+
+
+def without_old_media(items: Sequence[Item], limits: RealtimeLimits) -> list[Item]:
+    """Of the oldest recordings and pictures, where there are too many, only the places stay."""
+    left_s, left_images, left_pixels = limits.max_kept_audio_s, limits.max_kept_images, limits.max_kept_pixels
+    left: list[Item] = []
+    for item in reversed(items):
+        kept: list[Content] = []
+        for content in reversed(item.content):
+            if isinstance(content, Heard):
+                left_s -= content.seconds
+                content = content if left_s >= 0 else replace(content, samples=None)
+            elif isinstance(content, Shown):
+                is_latest = left_images == limits.max_kept_images
+                left_images, left_pixels = left_images - 1, left_pixels - content.num_pixels
+                content = content if is_latest or (left_images >= 0 and left_pixels >= 0) else Shown(None)
+            kept.append(content)
+        left.append(replace(item, content=tuple(reversed(kept))))
+    return left[::-1]

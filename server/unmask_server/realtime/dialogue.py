@@ -22,7 +22,7 @@ from unmask_engine.request import (
     Turn,
 )
 from unmask_server.clauses import clauses
-from unmask_server.realtime.config import Session, Truncation
+from unmask_server.realtime.config import Session, Truncation, Unmask
 from unmask_server.realtime.items import Item, Shown
 
 # Left to right, so that the speech can begin before the last step: with the built-in model after 47 of 80 steps.
@@ -34,12 +34,12 @@ MAX_HISTORY_BYTES: Final = 6000
 @dataclass(frozen=True)
 class Plan:
     answer: GenerationRequest
-    speaks_after: bool  # the answer is text, to be spoken by a second request
+    speaks_by: Preset | None = None  # where the answer is text that is to be spoken
     word_times: bool = False
 
     def speech(self, text: str) -> tuple[GenerationRequest, ...]:
         """What speaks the answer, one request after another."""
-        pieces = clauses(text) if self.speaks_after else ()
+        pieces = () if self.speaks_by is None else clauses(text, self.speaks_by.piece_words)
         return tuple(
             GenerationRequest((TextPart(piece),), ("audio",), task="tts", word_times=self.word_times)
             for piece in pieces
@@ -62,7 +62,8 @@ def plan(items: Sequence[Item], presets: Sequence[Preset], session: Session, tol
     wants_audio = "audio" in session.output_modalities
     preset = _answering(presets, parts)
     speaks = wants_audio and "audio" in preset.outputs
-    if wants_audio and not speaks and not any(p.task == "tts" for p in presets):
+    voice = next((p for p in presets if p.task == "tts"), None)
+    if wants_audio and not speaks and voice is None:
         message = "This model cannot speak an answer to text; ask for text with output_modalities."
         raise RequestError(message, param="response.output_modalities", code="modalities_unsupported")
     request = GenerationRequest(
@@ -74,14 +75,14 @@ def plan(items: Sequence[Item], presets: Sequence[Preset], session: Session, tol
             max_tokens=_max_tokens(preset, session),
             block_size=preset.block_size or (SPEECH_BLOCK if speaks else None),
         ),
-        history=_history(earlier, session.truncation) if preset.dialogue else (),
+        history=_history(earlier, parts, session.truncation) if preset.dialogue else (),
         word_times=session.x_unmask.word_times and speaks,
     )
-    return Plan(request, speaks_after=wants_audio and not speaks, word_times=session.x_unmask.word_times)
+    return Plan(request, voice if wants_audio and not speaks else None, session.x_unmask.word_times)
 
 
-def transcription(parts: tuple[Part, ...], *, word_times: bool = False) -> GenerationRequest:
-    return GenerationRequest(parts, ("text",), task="asr", word_times=word_times)
+def transcription(parts: tuple[Part, ...], wanted: Unmask) -> GenerationRequest:
+    return GenerationRequest(parts, ("text",), task="asr", word_times=wanted.word_times)
 
 
 def _last_turn(items: Sequence[Item]) -> int | None:
@@ -91,17 +92,21 @@ def _last_turn(items: Sequence[Item]) -> int | None:
     return max(saying or users, default=None)
 
 
-def _history(items: Sequence[Item], truncation: Truncation) -> tuple[Turn, ...]:
-    """The latest turns: the dialogue is cut whenever it has grown too long. Raises RequestError if it may not be."""
+def _history(items: Sequence[Item], asked: Sequence[Part], truncation: Truncation) -> tuple[Turn, ...]:
+    """The latest turns, with what was shown and is not `asked` about; recordings that nobody has written down, too.
+
+    The dialogue is cut whenever its text has grown too long. Raises RequestError if it may not be.
+    """
     limits = truncation.token_limits
-    asked = None if limits is None else limits.post_instructions
-    room = MAX_HISTORY_BYTES if asked is None else min(asked, MAX_HISTORY_BYTES)  # a byte is at most one token
+    bound = None if limits is None else limits.post_instructions
+    room = MAX_HISTORY_BYTES if bound is None else min(bound, MAX_HISTORY_BYTES)  # a byte is at most one token
     turns: deque[tuple[Turn, int]] = deque()
     num_bytes = 0
     for item in items:
-        if not item.text:
+        media = tuple(part for part in item.media if not any(part is other for other in asked))
+        if not (item.text or media):
             continue
-        turns.append((Turn(item.role, item.text), len(item.text.encode())))
+        turns.append((Turn(item.role, item.text, media), len(item.text.encode())))
         num_bytes += turns[-1][1]
         if num_bytes <= room:
             continue

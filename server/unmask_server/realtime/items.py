@@ -3,7 +3,7 @@
 import asyncio
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 import soxr
@@ -91,6 +91,13 @@ class Item:
         return "\n".join(word for word in words if word)
 
     @property
+    def media(self) -> tuple[AudioPart | ImagePart, ...]:
+        """What is kept of it and not told by `text`."""
+        untold = (c for c in self.content if not (isinstance(c, Heard) and (c.transcript or c.samples is None)))
+        parts = (_part(c) for c in untold if not (isinstance(c, Shown) and c.image is None))
+        return tuple(part for part in parts if not isinstance(part, TextPart))
+
+    @property
     def num_characters(self) -> int:
         return sum(len(getattr(c, "text", None) or getattr(c, "transcript", None) or "") for c in self.content)
 
@@ -131,15 +138,23 @@ async def read_item(
     if sum(isinstance(part, Mapping) and part.get("type") == "input_image" for part in content) > MAX_PICTURES:
         raise _invalid(f"{param}.content may hold at most {MAX_PICTURES} pictures.", f"{param}.content")
     async with slots:
-        read = await asyncio.to_thread(
-            lambda: tuple(
-                _read_content(part, role, format, limits, f"{param}.content[{i}]") for i, part in enumerate(content)
-            )
-        )
+        read = await asyncio.to_thread(_read_contents, content, role, format, limits, f"{param}.content")
     item = Item(role, read) if given is None else Item(role, read, given)
     if item.num_characters > MAX_TEXT_CHARACTERS:
         raise _invalid(f"{param} has more than {MAX_TEXT_CHARACTERS:,} characters.", f"{param}.content")
     return item
+
+
+def _read_contents(
+    parts: Sequence[Any], role: Role, format: WireFormat, limits: MediaLimits, param: str
+) -> tuple[Content, ...]:
+    """The limit of a picture is that of all of them together."""
+    read: list[Content] = []
+    for i, part in enumerate(parts):
+        read.append(_read_content(part, role, format, limits, f"{param}[{i}]"))
+        if isinstance(shown := read[-1], Shown):
+            limits = replace(limits, max_pixels=limits.max_pixels - shown.num_pixels)
+    return tuple(read)
 
 
 def _read_content(part: Any, role: Role, format: WireFormat, limits: MediaLimits, param: str) -> Content:
@@ -190,6 +205,8 @@ def _part(content: Content) -> Part:
         return TextPart(content.text)
     if isinstance(content, Shown) and content.image is not None:
         return content.image
+    if isinstance(content, Said):
+        return TextPart(content.transcript)
     if isinstance(content, Heard) and content.samples is not None:
         return AudioPart(as_float(content.samples), content.rate)
     message = "This recording or picture is not kept any more; send it again."

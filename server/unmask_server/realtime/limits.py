@@ -19,6 +19,7 @@ class RealtimeLimits:
     max_kept_audio_s: float = 600.0
     max_kept_images: int = 4  # the latest one is in view
     max_kept_pixels: int = 32_000_000  # of all pictures together, but the latest one always stays
+    head_starts: bool = True  # answers are begun in pauses: sooner there, and some in vain
     max_responses: int = 4  # at a time, the ones outside the conversation included
     max_transcriptions: int = 8  # at a time; what is said meanwhile is not written down
     flush_s: float = 2.0  # how long a session that ends waits for its last events to be read

@@ -1,17 +1,19 @@
 """The ear of a session: the input audio buffer, and where in it somebody speaks."""
 
 import asyncio
+import time
 from dataclasses import dataclass
 from typing import Final
 
 from unmask_engine.request import RequestError
+from unmask_server.metrics import Metrics
 from unmask_server.realtime import vad
 from unmask_server.realtime.audio import Samples
 from unmask_server.realtime.config import Input, ServerVad
 from unmask_server.realtime.events import new_id
 from unmask_server.realtime.limits import RealtimeLimits
 from unmask_server.realtime.speech_in import SpeechIn
-from unmask_server.realtime.vad import SpeechStarted, SpeechStopped, TurnDetector
+from unmask_server.realtime.vad import Change, SpeechPaused, SpeechResumed, SpeechStarted, SpeechStopped, TurnDetector
 
 MIN_COMMIT_MS: Final = 100
 DEFAULT_PADDING_MS: Final = ServerVad().prefix_padding_ms
@@ -24,15 +26,32 @@ class TurnStarted:
 
 
 @dataclass(frozen=True)
+class TurnPaused:
+    """It may have ended."""
+
+    item_id: str
+    samples: Samples  # of the turn, if it has
+
+
+@dataclass(frozen=True)
+class TurnResumed:
+    """It had not."""
+
+
+@dataclass(frozen=True)
 class TurnEnded:
     item_id: str
     ms: int
     samples: Samples
 
 
+Turn = TurnStarted | TurnPaused | TurnResumed | TurnEnded
+
+
 class Listener:
-    def __init__(self, settings: Input, limits: RealtimeLimits) -> None:
-        self._limits = limits
+    def __init__(self, settings: Input, limits: RealtimeLimits, metrics: Metrics) -> None:
+        self._limits, self._metrics = limits, metrics
+        self._voice_at = time.perf_counter()  # when the latest voice of a turn came
         self._settings = settings
         self._buffer = SpeechIn(settings.wire_format.rate)
         self._item_id = new_id("item")
@@ -46,7 +65,7 @@ class Listener:
         if (settings.format, settings.turn_detection) != (old.format, old.turn_detection):
             self._detector = self._new_detector()
 
-    async def hear(self, audio: object) -> list[TurnStarted | TurnEnded]:
+    async def hear(self, audio: object) -> list[Turn]:
         """base64 of the session's format; raises RequestError."""
         samples = self._settings.wire_format.decode(audio, "audio")
         if len(samples) > self._limits.max_turn_s * self._buffer.rate:
@@ -57,13 +76,12 @@ class Listener:
             self._buffer.append(samples)
             return []
         self._buffer.append(samples)
-        changes = await asyncio.to_thread(self._detector.feed, samples)
-        turns = [self._turn(change) for change in changes]
+        turns = [self._turn(change) for change in await self._detected(self._detector, samples)]
         if not self._detector.is_speech:
             self._buffer.take(self._buffer.end_ms - self._kept_ms)
         elif self._is_full(0):
             self._detector = self._new_detector()
-            turns.append(self._turn(SpeechStopped(self._buffer.end_ms)))
+            turns.append(self._turn(SpeechStopped(self._buffer.end_ms, self._buffer.end_ms)))
         return turns
 
     def commit(self) -> tuple[str, Samples]:
@@ -94,11 +112,28 @@ class Listener:
         padding = vad_settings.prefix_padding_ms if isinstance(vad_settings, ServerVad) else DEFAULT_PADDING_MS
         return padding + vad.MIN_SPEECH_MS + 2 * vad.FRAME_MS + 100  # the resampler's delay, and some
 
-    def _turn(self, change: SpeechStarted | SpeechStopped) -> TurnStarted | TurnEnded:
+    async def _detected(self, detector: TurnDetector, samples: Samples) -> list[Change]:
+        arrived = time.perf_counter()
+        changes = await asyncio.to_thread(detector.feed, samples)
+        now = time.perf_counter()
+        self._metrics.detected(now - arrived)
+        if any(isinstance(change, SpeechStopped) for change in changes):
+            self._metrics.endpointed(now - self._voice_at)
+        if detector.is_voice:
+            self._voice_at = arrived
+        return changes
+
+    def _turn(self, change: Change) -> Turn:
         if isinstance(change, SpeechStarted):
             self._buffer.take(change.ms)
             return TurnStarted(self._item_id, change.ms)
-        ended = TurnEnded(self._item_id, change.ms, self._buffer.take(change.ms))
+        if isinstance(change, SpeechPaused):
+            return TurnPaused(self._item_id, self._buffer.until(change.ms))
+        if isinstance(change, SpeechResumed):
+            return TurnResumed()
+        heard = self._buffer.until(change.heard_ms)
+        self._buffer.take(change.ms)
+        ended = TurnEnded(self._item_id, change.ms, heard)
         self._item_id = new_id("item")
         return ended
 

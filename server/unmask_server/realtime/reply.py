@@ -36,13 +36,18 @@ class Reply:
             self._tell_conversation("conversation.item.added")
         self._tell("response.content_part.added", **self._part, part=self._part_json(""))
 
-    def say(self, text: str | None, seen: JsonObject | None = None) -> None:
-        """All the text there is so far, or None where nothing is added; `seen` is told with it, or by itself."""
+    def say(self, text: str | None, seen: JsonObject | None = None, start_s: float | None = None) -> None:
+        """All the text there is so far, or None where nothing is added; `seen` is told with it, or by itself.
+
+        `start_s` is when what is added is said, in the reply.
+        """
         delta = "" if text is None else text[len(self._text) :]
         self._text += delta
         if delta or seen:
             kind = "output_audio_transcript" if self._speaks else "output_text"
-            extras = {FIELD: seen} if seen else {}
+            extras: JsonObject = {FIELD: seen} if seen else {}
+            if start_s is not None:
+                extras["start_time"] = round(start_s, 3)
             self._tell(f"response.{kind}.delta", **self._part, delta=delta, **extras)
 
     def speak(self, samples: NDArray[np.float32], rate: int) -> None:

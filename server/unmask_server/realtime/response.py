@@ -9,12 +9,15 @@ from typing import Any, Literal
 
 from unmask_engine.request import Generation, GenerationRequest, Progress, RequestError, Usage
 from unmask_server.bridge import Admitted, EngineThread, Finished, Spoken, Wants
-from unmask_server.errors import ServerError, error_body
+from unmask_server.errors import ServerError
 from unmask_server.metrics import Metrics
+from unmask_server.realtime import ahead
+from unmask_server.realtime.ahead import HeadStart, dropped_after
+from unmask_server.realtime.captions import Captions
 from unmask_server.realtime.config import Session
 from unmask_server.realtime.conversation import Conversation
 from unmask_server.realtime.dialogue import Plan
-from unmask_server.realtime.events import JsonObject, event, new_id
+from unmask_server.realtime.events import JsonObject, error_json, event, new_id
 from unmask_server.realtime.outbox import Outbox
 from unmask_server.realtime.playback import Playback
 from unmask_server.realtime.reply import Reply
@@ -40,6 +43,7 @@ class Response:
         self.id = new_id("resp")
         self._metrics, self._playback = metrics, Playback()
         self._unmasking = Unmasking(session.x_unmask, lambda: outbox.is_behind)
+        self._captions = Captions(session.x_unmask.word_times and "audio" in session.output_modalities)
         self._outbox, self._bridge = outbox, bridge
         self._session, self._conversation, self._metadata = session, conversation, metadata
         self._reply: Reply | None = None
@@ -52,10 +56,11 @@ class Response:
     def is_in_conversation(self) -> bool:
         return self._conversation is not None
 
-    def start(self, make_plan: Callable[[], Plan], done: Callable[["Response"], None]) -> None:
-        """`done` is called once nothing more of it will be told."""
+    def start(self, make_plan: Callable[[], Plan], begun: HeadStart | None, done: Callable[["Response"], None]) -> None:
+        """`done` is called once nothing more of it will be told; what is `begun` may be its answer."""
         self._outbox.put(event("response.created", response=self._to_json("in_progress", None)))
-        self._task = asyncio.create_task(self._run(make_plan))
+        self._task = asyncio.create_task(self._run(make_plan, begun))
+        dropped_after(self._task, begun)
         self._task.add_done_callback(lambda _: done(self))
 
     def interrupt(self, reason: Interruption) -> None:
@@ -72,10 +77,10 @@ class Response:
         if self._task is not None:
             self._task.cancel()
 
-    async def _run(self, make_plan: Callable[[], Plan]) -> None:
+    async def _run(self, make_plan: Callable[[], Plan], begun: HeadStart | None) -> None:
         try:
             plan = make_plan()
-            answer = await self._follow(plan.answer)
+            answer = await self._follow(plan.answer, begun)
             for request in plan.speech(answer.text or ""):
                 await self._follow(request)
         except (RequestError, ServerError) as error:
@@ -89,16 +94,16 @@ class Response:
             else:
                 self._finish("completed", {"type": "completed"})
 
-    async def _follow(self, request: GenerationRequest) -> Generation:
-        shows_canvas = self._session.x_unmask.every_steps > 0
-        wants = Wants(progress="text" in request.outputs or shows_canvas, speech="audio" in request.outputs)
+    async def _follow(self, request: GenerationRequest, begun: HeadStart | None = None) -> Generation:
+        wants = wanted(request, self._session)
         num_spoken = 0
-        async with contextlib.aclosing(self._bridge.stream(request, wants, interactive=True)) as events:
+        stream = ahead.stream(self._bridge, request, wants, interactive=True, begun=begun)
+        async with contextlib.aclosing(stream) as events:
             async for item in events:
                 if isinstance(item, Admitted):
                     reply = self._opened()
                 elif isinstance(item, Progress):
-                    reply.say(item.text, self._unmasking.after(item))
+                    reply.say(self._captions.grown(item.text), self._unmasking.after(item))
                 elif isinstance(item, Spoken):
                     num_spoken += len(item.samples)
                     reply.speak(item.samples, item.sample_rate)
@@ -106,7 +111,12 @@ class Response:
                 elif isinstance(item, Finished):
                     generation = item.generation
         self._usage.append(generation.usage)
-        reply.say(generation.text, self._unmasking.finished(generation, self._made_s))
+        seen: JsonObject | None = self._unmasking.finished(generation, self._made_s)
+        text = self._captions.grown(generation.text)
+        for told, start_s in self._captions.timed(generation.words, self._made_s):
+            reply.say(told, seen, start_s)
+            seen = None
+        reply.say(text, seen)
         if (audio := generation.audio) is not None:
             reply.speak(audio.samples[num_spoken:], audio.sample_rate)
             self._playback.sent(reply.spoken_ms / 1000)
@@ -123,7 +133,7 @@ class Response:
         return self._reply
 
     def _fail(self, error: Exception) -> None:
-        body = error_body(error)["error"]
+        body = error_json(error)
         kept = {name: body[name] for name in ("type", "code", "message")}
         self._finish("failed", {"type": "failed", "error": kept})
 
@@ -132,6 +142,7 @@ class Response:
             return
         self.is_over = True
         if self._reply is not None:
+            self._reply.say(self._captions.all)
             self._reply.close(
                 "completed" if status == "completed" else "incomplete", interrupted=status in ("cancelled", "failed")
             )
@@ -155,6 +166,12 @@ class Response:
             "metadata": self._metadata,
             "usage": usage_json(self._usage) if is_done else None,
         }
+
+
+def wanted(request: GenerationRequest, session: Session) -> Wants:
+    """What is followed of a request."""
+    shows_canvas = session.x_unmask.every_steps > 0
+    return Wants(progress="text" in request.outputs or shows_canvas, speech="audio" in request.outputs)
 
 
 def usage_json(usages: list[Usage]) -> JsonObject:

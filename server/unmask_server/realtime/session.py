@@ -10,17 +10,18 @@ from unmask_engine.request import RequestError
 from unmask_server.bridge import EngineThread
 from unmask_server.errors import ServerError
 from unmask_server.metrics import Metrics
+from unmask_server.realtime.ahead import HeadStart, dropped_after
 from unmask_server.realtime.audio import Samples
 from unmask_server.realtime.config import ResponseOptions, Session, parsed
-from unmask_server.realtime.conversation import Conversation
-from unmask_server.realtime.dialogue import plan
+from unmask_server.realtime.conversation import Conversation, without_old_media
+from unmask_server.realtime.dialogue import plan, transcription
 from unmask_server.realtime.events import JsonObject, error_event, event, new_id, read_object
 from unmask_server.realtime.items import Heard, Item, read_item
 from unmask_server.realtime.limits import RealtimeLimits
-from unmask_server.realtime.listener import Listener, TurnStarted
+from unmask_server.realtime.listener import Listener, TurnEnded, TurnPaused, TurnResumed, TurnStarted
 from unmask_server.realtime.outbox import Outbox
-from unmask_server.realtime.response import Response
-from unmask_server.realtime.transcription import tell_failure, transcribe
+from unmask_server.realtime.response import Response, wanted
+from unmask_server.realtime.transcription import TRANSCRIPT, tell_failure, transcribe
 from unmask_server.realtime.unmasking import check_word_times
 
 REFERENCE: Final = "item_reference"  # an entry of a response's `input` that is in the conversation already
@@ -47,7 +48,8 @@ class RealtimeSession:
         self._metrics = metrics
         self._expires_at = int(time.time() + limits.max_session_s)
         self._conversation = Conversation(limits)
-        self._listener = Listener(session.audio.input, limits)
+        self._listener = Listener(session.audio.input, limits, metrics)
+        self._head_start: HeadStart | None = None  # of the turn that has paused
         self._responses: set[Response] = set()
         self._transcriptions: set[asyncio.Task[None]] = set()
         self._handlers: dict[str, Callable[[JsonObject], Awaitable[None]]] = {
@@ -92,6 +94,7 @@ class RealtimeSession:
 
     def close(self) -> None:
         """Everything that runs for it stops."""
+        self._drop_head_start()
         for response in list(self._responses):
             response.abandon()
         for task in self._transcriptions:
@@ -112,41 +115,89 @@ class RealtimeSession:
                 self._tell("input_audio_buffer.speech_started", audio_start_ms=turn.ms, item_id=turn.item_id)
                 if detection.interrupt_response and (active := self._active()) is not None:
                     active.interrupt("turn_detected")
-                continue
-            self._tell("input_audio_buffer.speech_stopped", audio_end_ms=turn.ms, item_id=turn.item_id)
-            self._hear(turn.item_id, turn.samples)
-            if detection.create_response and self._session.type == "realtime" and self._active() is None:
-                self._answer()
+            elif isinstance(turn, TurnPaused):
+                self._begin_ahead(turn)
+            elif isinstance(turn, TurnResumed):
+                self._drop_head_start()
+            else:
+                self._tell("input_audio_buffer.speech_stopped", audio_end_ms=turn.ms, item_id=turn.item_id)
+                self._end(turn)
 
-    def _answer(self) -> None:
+    def _end(self, turn: TurnEnded) -> None:
+        begun, self._head_start = self._head_start, None
+        is_answered = self._is_next_turn_answered
+        self._hear(turn.item_id, turn.samples, None if is_answered else begun)
+        if is_answered:
+            self._answer(begun)
+
+    @property
+    def _is_next_turn_answered(self) -> bool:
+        detection = self._session.audio.input.turn_detection
+        creates = detection is not None and detection.create_response
+        return creates and self._session.type == "realtime" and self._active() is None
+
+    def _begin_ahead(self, turn: TurnPaused) -> None:
+        """What the engine will be asked if the turn has ended; where others wait for a place, it is not."""
+        self._drop_head_start()
+        if self._bridge.num_waiting or not self._limits.head_starts:
+            return
+        item = Item("user", (Heard(turn.samples, self._listener.rate),), turn.item_id)
+        try:
+            if self._is_next_turn_answered:
+                context, presets = (*self._conversation.items, item), self._bridge.engine.bundle.presets
+                request = plan(context, presets, self._session, None).answer
+                wants = wanted(request, self._session)
+            elif self._session.transcribes:
+                request, wants = transcription(item.parts, self._session.x_unmask), TRANSCRIPT
+            else:
+                return
+        except (RequestError, ServerError):  # told at the end of the turn
+            return
+        self._head_start = HeadStart(self._bridge, request, wants, self._is_next_turn_answered, self._metrics)
+
+    def _drop_head_start(self) -> None:
+        if self._head_start is not None:
+            self._head_start.drop()
+            self._head_start = None
+
+    def _answer(self, begun: HeadStart | None) -> None:
         """The turn that has just ended; where that cannot be, the turns after it are heard all the same."""
         try:
-            self._respond(ResponseOptions(), None)
+            self._respond(ResponseOptions(), None, begun)
         except RequestError as error:
+            if begun is not None:
+                begun.drop()
             self._outbox.put(error_event(error))
 
     async def _commit(self, _: JsonObject) -> None:
-        self._hear(*self._listener.commit())
+        item_id, samples = self._listener.commit()
+        self._drop_head_start()
+        self._hear(item_id, samples, None)
 
-    def _hear(self, item_id: str, samples: Samples) -> None:
+    def _hear(self, item_id: str, samples: Samples, begun: HeadStart | None) -> None:
         item = Item("user", (Heard(samples, self._listener.rate),), item_id)
         self._conversation.add(item)
         self._tell(
             "input_audio_buffer.committed", item_id=item_id, previous_item_id=self._conversation.previous_id(item_id)
         )
         self._tell_item(item)
-        if self._session.transcribes:
-            if len(self._transcriptions) >= self._limits.max_transcriptions:
-                message = f"{len(self._transcriptions)} turns are being written down, as many as may be at a time."
-                tell_failure(self._outbox, item, RequestError(message, code="too_many_transcriptions"))
-                return
-            work = transcribe(self._bridge, item, self._conversation, self._outbox, self._session.x_unmask)
+        has_room = len(self._transcriptions) < self._limits.max_transcriptions
+        if self._session.transcribes and has_room:
+            work = transcribe(self._bridge, item, self._conversation, self._outbox, self._session.x_unmask, begun)
             task = asyncio.create_task(work)
             self._transcriptions.add(task)
             task.add_done_callback(self._transcriptions.discard)
+            dropped_after(task, begun)
+            return
+        if begun is not None:
+            begun.drop()
+        if self._session.transcribes:
+            message = f"{len(self._transcriptions)} turns are being written down, as many as may be at a time."
+            tell_failure(self._outbox, item, RequestError(message, code="too_many_transcriptions"))
 
     async def _clear(self, _: JsonObject) -> None:
         self._listener.clear()
+        self._drop_head_start()
         self._tell("input_audio_buffer.cleared")
 
     async def _create_item(self, wire: JsonObject) -> None:
@@ -183,12 +234,16 @@ class RealtimeSession:
         if self._session.type == "transcription":
             message = "A transcription session makes no responses."
             raise RequestError(message, param="type", code="transcription_session")
-        given = None
+        given: list[Item] | None = None
         if options.input is not None:
-            given = [await self._input_item(item, f"response.input[{i}]") for i, item in enumerate(options.input)]
+            given = []
+            for i, item in enumerate(options.input):
+                given.append(await self._input_item(item, f"response.input[{i}]"))
+                if given[-1].media:  # no more of them at a time than a conversation keeps
+                    given = without_old_media(given, self._limits)
         self._respond(options, given)
 
-    def _respond(self, options: ResponseOptions, items: list[Item] | None) -> None:
+    def _respond(self, options: ResponseOptions, items: list[Item] | None, begun: HeadStart | None = None) -> None:
         session = options.over(self._session)
         is_outside = options.conversation == "none"
         if not is_outside and self._active() is not None:
@@ -202,7 +257,9 @@ class RealtimeSession:
         self._responses.add(response)
         context = self._conversation.items if items is None else items
         presets = self._bridge.engine.bundle.presets
-        response.start(lambda: plan(context, presets, session, options.instructions), done=self._responses.discard)
+        response.start(
+            lambda: plan(context, presets, session, options.instructions), begun, done=self._responses.discard
+        )
 
     async def _cancel_response(self, wire: JsonObject) -> None:
         wanted = wire.get("response_id")

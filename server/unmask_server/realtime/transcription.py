@@ -2,33 +2,43 @@
 
 import contextlib
 import logging
+from typing import Final
 
 from unmask_engine.request import Progress, RequestError, Usage
 from unmask_server.bridge import EngineThread, Finished, Wants
-from unmask_server.errors import ServerError, error_body
+from unmask_server.errors import ServerError
+from unmask_server.realtime import ahead
+from unmask_server.realtime.ahead import HeadStart
 from unmask_server.realtime.config import Unmask
 from unmask_server.realtime.conversation import Conversation
 from unmask_server.realtime.dialogue import transcription
-from unmask_server.realtime.events import JsonObject, event
+from unmask_server.realtime.events import JsonObject, error_json, event
 from unmask_server.realtime.items import Item
 from unmask_server.realtime.outbox import Outbox
 from unmask_server.realtime.unmasking import FIELD, Unmasking
 
 log = logging.getLogger("unmask")
 
-KIND = "conversation.item.input_audio_transcription"
+TRANSCRIPT: Final = Wants(progress=True)
+KIND: Final = "conversation.item.input_audio_transcription"
 
 
 async def transcribe(
-    bridge: EngineThread, item: Item, conversation: Conversation, outbox: Outbox, wanted: Unmask
+    bridge: EngineThread,
+    item: Item,
+    conversation: Conversation,
+    outbox: Outbox,
+    wanted: Unmask,
+    begun: HeadStart | None = None,
 ) -> None:
-    """Of an item that is one recording. A failure is told, and hurts nothing else."""
+    """Of an item that is one recording. A failure is told, and hurts nothing else. What is `begun` may be it."""
     where = {"item_id": item.id, "content_index": 0}
     unmasking = Unmasking(wanted, lambda: outbox.is_behind)
     told = ""
     try:
-        request = transcription(item.parts, word_times=wanted.word_times)
-        async with contextlib.aclosing(bridge.stream(request, Wants(progress=True))) as events:
+        request = transcription(item.parts, wanted)
+        stream = ahead.stream(bridge, request, TRANSCRIPT, interactive=False, begun=begun)
+        async with contextlib.aclosing(stream) as events:
             async for happened in events:
                 text, seen = None, None
                 if isinstance(happened, Progress):
@@ -50,7 +60,7 @@ async def transcribe(
 
 
 def tell_failure(outbox: Outbox, item: Item, error: Exception) -> None:
-    outbox.put(event(f"{KIND}.failed", item_id=item.id, content_index=0, error=error_body(error)["error"]))
+    outbox.put(event(f"{KIND}.failed", item_id=item.id, content_index=0, error=error_json(error)))
 
 
 def _usage_json(usage: Usage) -> JsonObject:

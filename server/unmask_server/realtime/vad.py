@@ -16,6 +16,9 @@ FRAME_MS: Final = 1000 * FRAME // RATE
 HYSTERESIS: Final = 0.15  # Silero's own: speech goes on above the threshold less this
 LOWEST_EXIT: Final = 0.01
 MIN_SPEECH_MS: Final = 96  # so that a cough does not cancel a reply
+# Of the silence that ends a turn, what belongs to it. What is heard is settled so early that its answer can be begun
+# while the rest of the silence shows whether it is wanted.
+PAUSE_MS: Final = 6 * FRAME_MS
 REGRET_MS: Final = 1000  # who goes on so soon after the end of a turn had not ended it
 
 SpeechProbability = Callable[[NDArray[np.float32]], float]  # of one frame; keeps its state between frames
@@ -27,8 +30,24 @@ class SpeechStarted:
 
 
 @dataclass(frozen=True)
+class SpeechPaused:
+    """Silence, as yet too short to end the turn. If it ends, it is heard up to here."""
+
+    ms: int
+
+
+@dataclass(frozen=True)
+class SpeechResumed:
+    """The pause was one within the turn."""
+
+
+@dataclass(frozen=True)
 class SpeechStopped:
     ms: int  # the silence after it included
+    heard_ms: int  # where what is heard of it ends
+
+
+Change = SpeechStarted | SpeechPaused | SpeechResumed | SpeechStopped
 
 
 def silero() -> SpeechProbability:
@@ -81,7 +100,12 @@ class TurnDetector:
     def _now_ms(self) -> int:
         return self._offset_ms + FRAME_MS * self._num_frames
 
-    def feed(self, samples: Samples) -> list[SpeechStarted | SpeechStopped]:
+    @property
+    def is_voice(self) -> bool:
+        """In a turn, and no pause."""
+        return self.is_speech and not self._silence_ms
+
+    def feed(self, samples: Samples) -> list[Change]:
         """What these samples have decided; some milliseconds of work a second of sound."""
         heard = np.concatenate([self._rest, self._resampler.resample_chunk(samples)])
         whole = len(heard) // FRAME * FRAME
@@ -89,9 +113,10 @@ class TurnDetector:
         frames = heard[:whole].reshape(-1, FRAME).astype(np.float32) / 32768
         return [change for frame in frames if (change := self._hear(self._probability(frame))) is not None]
 
-    def _hear(self, probability: float) -> SpeechStarted | SpeechStopped | None:
+    def _hear(self, probability: float) -> Change | None:
         self._num_frames += 1
         is_voice = probability >= (self._exit if self._speech_ms else self._enter)
+        was_paused = self.is_speech and self._silence_ms >= PAUSE_MS
         if is_voice:
             if self.is_speech and self._silence_ms:
                 self._patience.learn(self._silence_ms)
@@ -102,7 +127,9 @@ class TurnDetector:
             return self._start()
         if self.is_speech and self._silence_ms >= self._patience.wait_ms:
             return self._stop()
-        return None
+        if is_voice and was_paused:
+            return SpeechResumed()
+        return SpeechPaused(self._now_ms) if self.is_speech and self._silence_ms == PAUSE_MS else None
 
     def _start(self) -> SpeechStarted:
         began_ms = self._now_ms - self._speech_ms
@@ -113,4 +140,4 @@ class TurnDetector:
 
     def _stop(self) -> SpeechStopped:
         self.is_speech, self._stopped_ms = False, self._now_ms
-        return SpeechStopped(self._now_ms)
+        return SpeechStopped(self._now_ms, self._now_ms - max(0, self._silence_ms - PAUSE_MS))

@@ -43,7 +43,7 @@ RATE = 22050
 CHUNK_S = 0.1  # of speech a step
 STEPS = 10
 ANSWER = "one two three four five six seven eight nine ten"
-WAIT_S = 10.0
+WAIT_S = 60.0  # for what takes a moment, on a machine that is busy with other things
 
 SYSTEM = (Message("system", "Answer."),)
 PRESETS = tuple(
@@ -155,8 +155,8 @@ def _progress(talk: Talk) -> Progress:
 
 
 EVENT: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
-# What OpenAI's server sends and its types leave out, and the one field that is ours.
-UNDECLARED = {"session.id", "session.object", "session.expires_at", "session.x_unmask", "x_unmask"}
+# What OpenAI's server sends and its types leave out, and the fields that are ours.
+UNDECLARED = {"session.id", "session.object", "session.expires_at", "session.x_unmask", "x_unmask", "start_time"}
 
 
 def _undeclared(value: Any, where: str = "") -> Iterator[str]:
@@ -284,7 +284,7 @@ class RunningServer:
     def dial(self, query: str = "?model=any", settings: Settings | None = None, **options: Any) -> Iterator[Client]:
         if self._url is None:
             self._url = self._start(settings or Settings())
-        with connect(f"{self._url}/v1/realtime{query}", max_size=None, **options) as socket:
+        with connect(f"{self._url}/v1/realtime{query}", max_size=None, open_timeout=WAIT_S, **options) as socket:
             client = Client(socket)
             client.only("session.created")
             yield client

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from unmask_engine.request import AudioPart, ImagePart, TextPart, Turn
+from unmask_server.realtime.vad import PAUSE_MS
 from unmask_server.settings import Settings
 
 HEARD = ["input_audio_buffer.committed", "conversation.item.added", "conversation.item.done"]
@@ -63,7 +64,8 @@ def test_a_turn_is_detected(dial, make) -> None:
         assert stopped["audio_end_ms"] == pytest.approx(2300, abs=70)  # the silence included
         assert started["item_id"] == stopped["item_id"] == client.seen[4]["item_id"]
         (heard,) = make.engine.requests[0].parts
-        assert len(heard.samples) == 24 * (stopped["audio_end_ms"] - started["audio_start_ms"])
+        silence_ms = 320 - PAUSE_MS  # in frames; the pause is heard, the rest of it only ends the turn
+        assert len(heard.samples) == 24 * (stopped["audio_end_ms"] - started["audio_start_ms"] - silence_ms)
 
 
 def test_barge_in(dial, make, wait) -> None:
@@ -163,6 +165,40 @@ def test_a_picture_stays_in_view(dial, make, png) -> None:
         for request in make.engine.requests:
             assert request.task == "svqa"
             assert isinstance(request.parts[1], ImagePart)
+
+
+def test_what_was_shown_and_said_before_is_in_the_turns_before(dial, make, png) -> None:
+    """A picture, a question about it, another picture, another question: the latest one is asked about."""
+    url = "data:image/png;base64," + base64.b64encode(png).decode()
+    with dial() as client:
+        client.listen()
+        for seconds in (0.5, 0.25):
+            client.ask(content=[{"type": "input_image", "image_url": url}])
+            client.speak(make.voice(seconds))
+            client.send("input_audio_buffer.commit")
+            client.send("response.create")
+            client.until("response.done")
+    first, second = make.engine.requests
+    assert (first.task, second.task, first.history) == ("svqa", "svqa", ())
+    shown, said, answered = second.history
+    assert (shown.role, shown.text, said.text, answered) == ("user", "", "", Turn("assistant", make.answer))
+    assert shown.media == (first.parts[1],)
+    assert shown.media[0] is not second.parts[1]
+    (recording,) = said.media
+    assert isinstance(recording, AudioPart)
+    assert np.array_equal(recording.samples, first.parts[0].samples)
+
+
+def test_what_is_written_down_comes_along_as_text(dial, make) -> None:
+    with dial() as client:
+        client.set(audio={"input": {"turn_detection": None, "transcription": {"model": "any"}}})
+        client.speak(make.voice(0.5))
+        client.send("input_audio_buffer.commit")
+        client.until("conversation.item.input_audio_transcription.completed")
+        client.ask("and now")
+        client.send("response.create")
+        client.until("response.done")
+    assert make.engine.requests[-2].history == (Turn("user", make.answer),)
 
 
 def test_a_recording_as_an_item_is_a_question(dial, make, png) -> None:

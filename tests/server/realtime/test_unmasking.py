@@ -149,6 +149,12 @@ def told_words(client) -> list[tuple[str, float, float]]:
     return [(word["text"], word["start_time"], word["end_time"]) for word in words]
 
 
+def timed(client) -> list[tuple[str, float | None]]:
+    """The deltas of the reply's transcript, and when each is said."""
+    deltas = (e for e in client.seen if e["type"] == "response.output_audio_transcript.delta")
+    return [(e["delta"], e.get("start_time")) for e in deltas if e["delta"]]
+
+
 SAID = [("one", 0.1, 0.2), ("two", 0.25, 0.5)]
 
 
@@ -163,6 +169,7 @@ def test_a_spoken_answer_tells_when_its_words_are_said(dial, make) -> None:
         assert told_words(client) == SAID
         (delta,) = (e for e in client.seen if "words" in e.get("x_unmask", {}))
         assert delta["type"] == "response.output_audio_transcript.delta"
+        assert timed(client) == [("one", 0.1), (" two", 0.25), (" three four five six seven eight nine ten", None)]
         client.set(x_unmask=None)
         client.send("response.create")
         client.until("response.done")
@@ -171,14 +178,36 @@ def test_a_spoken_answer_tells_when_its_words_are_said(dial, make) -> None:
 
 def test_times_of_a_text_that_is_spoken_in_pieces_count_from_its_beginning(dial, make, monkeypatch) -> None:
     with_word_times(make.engine)
-    monkeypatch.setattr("unmask_server.realtime.dialogue.clauses", lambda text: [text, text])
+    monkeypatch.setattr("unmask_server.realtime.dialogue.clauses", lambda text, words: [text, text])
     with dial() as client:
         client.set(x_unmask={"word_times": True})
         client.ask()
         client.send("response.create")
         client.until("response.done")
         assert told_words(client) == [*SAID, ("one", 1.1, 1.2), ("two", 1.25, 1.5)]
+        assert "".join(delta for delta, _ in timed(client)) == make.answer
+        assert timed(client)[:2] == [("one", 0.1), (" two", 0.25)]
         assert [request.word_times for request in make.engine.requests] == [False, True, True]  # a text is said nowhere
+
+
+def test_who_interrupts_a_reply_that_waits_for_its_times_is_told_its_words(dial, make) -> None:
+    with_word_times(make.engine)
+    make.engine.stop_at = 5
+    with dial() as client:
+        client.set(x_unmask={"word_times": True}, audio={"input": {"turn_detection": None}})
+        client.speak(make.voice(0.5))
+        client.send("input_audio_buffer.commit")
+        client.send("response.create")
+        while len(client.audio()) < 0.3 * 24_000:
+            client.event()
+        assert not timed(client)
+        client.send("response.cancel")
+        (item,) = client.until("response.done")["response"]["output"]
+        ((told, start),) = timed(client)
+        assert start is None
+        assert make.answer.startswith(told)
+        assert told.startswith(item["content"][0]["transcript"])
+        assert item["content"][0]["transcript"]
 
 
 def test_transcripts_of_the_user_tell_when_words_were_said(dial, make) -> None:

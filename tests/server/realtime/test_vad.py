@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from unmask_server.realtime.vad import FRAME_MS, MIN_SPEECH_MS, Patience, SpeechStarted, SpeechStopped, TurnDetector
+from unmask_server.realtime.vad import (
+    FRAME_MS,
+    MIN_SPEECH_MS,
+    PAUSE_MS,
+    Patience,
+    SpeechPaused,
+    SpeechResumed,
+    SpeechStarted,
+    SpeechStopped,
+    TurnDetector,
+)
 
 RATE = 16_000
 SPEECH, HALF, SILENCE = 0.9, 0.4, 0.0  # HALF goes on with speech but does not begin it
@@ -35,8 +45,29 @@ def test_a_turn(chunk_ms) -> None:
     turns = detector(offset_ms=40)
     size = 16 * chunk_ms
     changes = [change for at in range(0, len(heard), size) for change in turns.feed(heard[at : at + size])]
-    assert changes == [SpeechStarted(near(740)), SpeechStopped(near(2140))]
+    paused = near(1640 + PAUSE_MS)
+    assert changes == [SpeechStarted(near(740)), SpeechPaused(paused), SpeechStopped(near(2140), paused)]
+    assert changes[1].ms == changes[2].heard_ms
     assert all(isinstance(change.ms, int) for change in changes)
+
+
+def test_a_pause_within_a_turn() -> None:
+    changes = detector().feed(sound((SPEECH, 600), (SILENCE, 400), (SPEECH, 600), (SILENCE, 1000)))
+    assert [type(change) for change in changes] == [
+        SpeechStarted,
+        SpeechPaused,
+        SpeechResumed,
+        SpeechPaused,
+        SpeechStopped,
+    ]
+    assert changes[1].ms == near(600 + PAUSE_MS)
+    assert changes[3].ms == changes[4].heard_ms == near(1600 + PAUSE_MS)
+
+
+def test_a_silence_that_ends_the_turn_before_it_is_a_pause_is_heard_whole() -> None:
+    started, stopped = detector(Patience(100, 100)).feed(sound((SPEECH, 600), (SILENCE, 1000)))
+    assert started.ms == 0
+    assert stopped.ms == stopped.heard_ms == near(700)
 
 
 def test_a_cough_is_no_turn() -> None:
@@ -45,27 +76,28 @@ def test_a_cough_is_no_turn() -> None:
 
 def test_what_does_not_begin_speech_goes_on_with_it() -> None:
     assert not detector().feed(sound((HALF, 1000)))
-    started, stopped = detector().feed(sound((SPEECH, 200), (HALF, 1000), (SILENCE, 600)))
+    started, _, stopped = detector().feed(sound((SPEECH, 200), (HALF, 1000), (SILENCE, 600)))
     assert (started.ms, stopped.ms) == (0, near(1700))
 
 
 def test_the_padding_does_not_reach_into_the_turn_before() -> None:
-    changes = detector(Patience(200, 200)).feed(sound((SPEECH, 300), (SILENCE, 250), (SPEECH, 300)))
+    changes = detector(Patience(150, 150)).feed(sound((SPEECH, 300), (SILENCE, 250), (SPEECH, 300)))
     assert changes[2].ms == changes[1].ms
 
 
 def test_patience_grows_with_the_speakers_pauses() -> None:
     turns = detector(Patience(400, 1000))
-    assert turns.feed(sound((SPEECH, 300), (SILENCE, 500)))[-1] == SpeechStopped(near(700))
+    assert turns.feed(sound((SPEECH, 300), (SILENCE, 500)))[-1] == SpeechStopped(near(700), near(300 + PAUSE_MS))
     turns = detector(Patience(400, 1000))
     hesitant = turns.feed(sound((SPEECH, 300), (SILENCE, 380), (SPEECH, 300), (SILENCE, 500)))
-    assert len(hesitant) == 1  # 400 ms end no turn any more
-    assert turns.feed(sound((SILENCE, 200)))[-1] == SpeechStopped(near(300 + 380 + 300 + 570))
+    assert not any(isinstance(change, SpeechStopped) for change in hesitant)  # 400 ms end no turn any more
+    stopped = turns.feed(sound((SILENCE, 200)))[-1]
+    assert stopped == SpeechStopped(near(300 + 380 + 300 + 570), near(300 + 380 + 300 + PAUSE_MS))
 
 
 def test_who_goes_on_at_once_had_not_ended() -> None:
     turns = detector(Patience(400, 1000))
     turns.feed(sound((SPEECH, 300), (SILENCE, 700), (SPEECH, 300)))
-    changes = turns.feed(sound((SILENCE, 900)))
-    assert not changes
+    (paused,) = turns.feed(sound((SILENCE, 900)))
+    assert isinstance(paused, SpeechPaused)
     assert turns.feed(sound((SILENCE, 200)))
