@@ -28,7 +28,7 @@ def edited(bundle: LoadedBundle, preset: Preset, edit: Edit, wording: str, decod
     _check_fields(edit)
     check_decoding(decoding)
     if isinstance(edit.target, TextPart):
-        return edit_text(bundle, edit.target)
+        return edit_text(bundle, edit.target, edit.begins)
     if isinstance(edit.target, ImagePart):
         assert edit.mask is not None  # checked
         return edit_image(bundle, edit.target, edit.mask)

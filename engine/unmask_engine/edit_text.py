@@ -1,18 +1,22 @@
 """Holes in a text: `A [MASK:1] circle on [MASK:3].` What is around them is given."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
 from unmask_engine.canvas import Canvas, Paste, pinned
+from unmask_engine.edit_openings import openings, ranges
 from unmask_engine.loaded import LoadedBundle
-from unmask_engine.request import MAX_CANVAS_TOKENS, Generation, RequestError, TextPart
+from unmask_engine.request import MAX_CANVAS_TOKENS, Begins, Generation, RequestError, TextPart
+from unmask_engine.state import IdRanges
 
 HOLE: Final = re.compile(r"\[MASK(?::([^\]]*))?\]")
 MAX_CHARACTERS: Final = 65_536  # no text of this length fits a canvas; tokenising a longer one takes seconds
 
 
-def edit_text(bundle: LoadedBundle, target: TextPart) -> tuple[Canvas, Paste]:
+def edit_text(bundle: LoadedBundle, target: TextPart, begins: Sequence[Begins | None]) -> tuple[Canvas, Paste]:
+    """`begins` is what each hole begins with, or empty."""
     if len(target.text) > MAX_CHARACTERS:
         message = f"the target has {len(target.text):,} characters, at most {MAX_CHARACTERS:,} are allowed"
         raise RequestError(message, param="edit.target.text", code="target_too_long")
@@ -21,10 +25,15 @@ def edit_text(bundle: LoadedBundle, target: TextPart) -> tuple[Canvas, Paste]:
         raise _bad_hole("the target has no hole; mark each place to fill by [MASK:n], n being its tokens")
     body: list[int] = []
     holes: list[slice] = []
-    for text, count in zip(given, (*counts, 0), strict=True):
+    allowed: dict[int, IdRanges] = {}
+    for text, count, begin in zip(given, (*counts, 0), (*(begins or [None] * len(counts)), None), strict=True):
         # The space before a word is part of its token, so it is the hole's to fill.
-        body += bundle.tokenizer.encode_plain(text.removesuffix(" ") if count else text)
+        is_spaced, first = text.endswith(" "), list[frozenset[int]]()
+        if begin is not None:
+            is_spaced, first = openings(bundle.tokenizer, begin, is_spaced)
+        body += bundle.tokenizer.encode_plain(text.removesuffix(" ") if count and is_spaced else text)
         holes.append(slice(len(body), len(body) + count))
+        allowed |= {len(body) + i: ranges(ids) for i, ids in enumerate(first[:count])}
         body += [bundle.vocabulary.mask] * count
 
     def paste(generation: Generation) -> Generation:
@@ -35,7 +44,7 @@ def edit_text(bundle: LoadedBundle, target: TextPart) -> tuple[Canvas, Paste]:
         return replace(generation, text=whole, text_tokens=())
 
     canvas = pinned(bundle.vocabulary, (), body, ("im_end", "newline"), bundle.vocabulary.text)
-    return canvas, paste
+    return replace(canvas, allowed=tuple(allowed.get(at, ids) for at, ids in enumerate(canvas.allowed))), paste
 
 
 def _fitting(text: str, before: str, after: str) -> str:

@@ -80,6 +80,14 @@ class WordSpan:
 
 
 @dataclass(frozen=True)
+class Begins:
+    """What a hole in a text begins with: one of the words, or the digits of a number."""
+
+    words: tuple[str, ...] = ()
+    number: bool = False
+
+
+@dataclass(frozen=True)
 class Edit:
     """What is to be made anew in something given; all else of it comes back as it is.
 
@@ -90,6 +98,7 @@ class Edit:
     mask: NDArray[np.bool_] | None = None  # (H, W) of the image, True where it is to be drawn anew
     spans: tuple[Span | WordSpan, ...] = ()
     transcript: str | None = None  # what the recording says, for spans of words
+    begins: tuple[Begins | None, ...] = ()  # of each hole; None, or none of them: with anything
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ _RANGES: Final[dict[str, tuple[Callable[[float], bool], str]]] = {
     "max_tokens": (lambda v: v >= 1, "at least 1"),
     "block_size": (lambda v: v >= 1, "at least 1"),
     "temperature": (lambda v: v == 0 or SMALLEST <= v <= 100, f"0, or between {SMALLEST} and 100"),
-    "top_p": (lambda v: 0 < v <= 1, "above 0 and at most 1"),
+    "top_p": (lambda v: 0 <= v <= 1, "between 0 (the best token alone) and 1"),
     "top_k": (lambda v: v >= 0, "at least 1, or 0 for no limit"),
     "algorithm_temperature": (lambda v: v == 0 or SMALLEST <= v <= 100, f"0, or between {SMALLEST} and 100"),
     "repetition_penalty": (lambda v: SMALLEST <= v <= 100, f"between {SMALLEST} and 100"),

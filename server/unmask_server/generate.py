@@ -110,7 +110,7 @@ async def _engine_request(body: Body, outputs: list[Output], media: Media) -> Ge
         instructions=dialogue.instructions,
         decoding=Decoding(**options),
         history=dialogue.history,
-        edit=await asyncio.to_thread(read_edit, body, media),
+        edit=await asyncio.to_thread(read_edit, body, media) if wire.edits else None,  # a thread would cost more
         word_times="word_timestamps" in wire.extras,
     )
 

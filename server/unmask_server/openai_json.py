@@ -58,7 +58,7 @@ class JsonTemplate:
             raise _unsupported("leaves no value to fill in", param)
 
     def asked(self, work: GenerationRequest) -> GenerationRequest:
-        return replace(work, edit=Edit(TextPart(self._text)))
+        return replace(work, edit=Edit(TextPart(self._text), begins=tuple(gap.begins for gap in _gaps(self._node))))
 
     def answered(self, generation: Generation) -> Generation:
         given = re.split(r"\[MASK:\d+\]", self._text)
@@ -87,11 +87,15 @@ class JsonTemplate:
         if unknown := sorted(schema.keys() - {*STRUCTURE, *COMMENT}):
             raise _unsupported(f"has {unknown[0]}, which is not supported", param)
         if "const" in schema:
+            if not _is_json(schema["const"]):
+                raise _unsupported("must have finite numbers in const", param)
             return Given(schema["const"])
         if "enum" in schema:
             options = schema["enum"]
             if not isinstance(options, list) or not options or any(isinstance(x, list | dict) for x in options):
                 raise _unsupported("must list scalars in enum", param)
+            if not _is_json(options):
+                raise _unsupported("must have finite numbers in enum", param)
             return Gap("enum", param, tuple(options))
         if "anyOf" in schema:
             if beside := sorted(schema.keys() & KINDS):
@@ -163,6 +167,15 @@ class JsonTemplate:
         return definitions[name]
 
 
+def _is_json(value: Any) -> bool:
+    """It has no NaN and no infinity."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return False
+    return True
+
+
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
@@ -177,6 +190,20 @@ def _render(node: "Node | Rest", *, gaps: bool = True) -> str:
         return "[" + ", ".join(_render(item, gaps=gaps) for item in items) + "]"
     inner = (f"{json.dumps(key, ensure_ascii=False)}: {_render(value, gaps=gaps)}" for key, value in node.items())
     return "{" + ", ".join(inner) + "}"
+
+
+def _gaps(node: Node) -> Iterator[Gap | Choice | Rest]:
+    """In the order of the text."""
+    if isinstance(node, Gap | Choice):
+        yield node
+    elif isinstance(node, Items):
+        for item in node.first:
+            yield from _gaps(item)
+        if node.rest is not None:
+            yield node.rest
+    elif isinstance(node, dict):
+        for inner in node.values():
+            yield from _gaps(inner)
 
 
 def _filled(node: Node, texts: Iterator[str]) -> Any:

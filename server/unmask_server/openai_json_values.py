@@ -7,11 +7,14 @@ import difflib
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
+from unmask_engine.request import Begins
 from unmask_server.errors import ServerError
 
 TOKENS: Final = {"string": 16, "number": 6, "integer": 4, "boolean": 2, "enum": 8}
+CLOSE: Final = 0.6  # of what is written to an option, as difflib measures it
+SLIGHT: Final = 0.01  # anything in common: the model could begin with nothing but one of the options
 NUMBER: Final = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d{1,2})?")
 INTEGER: Final = re.compile(r"-?(?:0|[1-9]\d*)")
 ITEM: Final = re.compile(r'\s*("(?:[^"\\]|\\.)*"?|[^,\]\n"]+)\s*(,?)')
@@ -32,8 +35,17 @@ class Gap:
     def tokens(self) -> int:
         return TOKENS[self.kind]
 
-    def read(self, text: str) -> Any:
-        """The value that was written; raises ServerError where there is none."""
+    @property
+    def begins(self) -> Begins | None:
+        """What the model may begin with, so that there is a value to read; None: any text is a string."""
+        if self.kind == "string":
+            return None
+        if self.kind in ("number", "integer"):
+            return Begins(number=True)
+        return Begins(tuple(json.dumps(option, ensure_ascii=False) for option in self._options))
+
+    def read(self, text: str, likeness: float = SLIGHT) -> Any:
+        """The value that was written; raises ServerError where there is none, or none so like (0 to 1) an option."""
         text = text.strip()
         if self.kind == "string":
             return _string(text)
@@ -43,8 +55,12 @@ class Gap:
             return int(found[0])
         if self.kind == "boolean" and (found := re.search("true|false", text.lower())):
             return found[0] == "true"
-        if self.kind == "enum" and (names := difflib.get_close_matches(_string(text), self._by_name, 1)):
-            return self._by_name[names[0]]
+        if self.kind in ("boolean", "enum"):
+            written = _string(text)
+            if whole := [name for name in self._by_name if name and written.startswith(name)]:
+                return self._by_name[max(whole, key=len)]
+            if names := difflib.get_close_matches(written, self._by_name, 1, likeness):
+                return self._by_name[names[0]]
         raise _no_value(self.kind, self.name)
 
     def fits(self, text: str) -> bool:
@@ -59,8 +75,12 @@ class Gap:
         return number is not None and (self.kind == "number" or INTEGER.fullmatch(number[0]) is not None)
 
     @property
+    def _options(self) -> tuple[Any, ...]:
+        return (True, False) if self.kind == "boolean" else self.options
+
+    @property
     def _by_name(self) -> dict[str, Any]:
-        return {option if isinstance(option, str) else json.dumps(option): option for option in self.options}
+        return {option if isinstance(option, str) else json.dumps(option): option for option in self._options}
 
 
 @dataclass(frozen=True)
@@ -74,14 +94,24 @@ class Choice:
     def tokens(self) -> int:
         return max(option.tokens for option in self.options)
 
+    @property
+    def begins(self) -> Begins | None:
+        """As of one of the options."""
+        begins = [option.begins for option in self.options]
+        given = [begin for begin in begins if begin is not None]
+        if len(given) < len(begins):
+            return None
+        return Begins(tuple(word for begin in given for word in begin.words), any(begin.number for begin in given))
+
     def read(self, text: str) -> Any:
         """As the first option that it looks like, else as the first that can be read out of it."""
         text = text.strip()
-        for option in sorted(self.options, key=lambda option: not option.fits(text)):
-            try:
-                return option.read(text)
-            except ServerError:
-                continue
+        for likeness in (CLOSE, SLIGHT):
+            for option in sorted(self.options, key=lambda option: not option.fits(text)):
+                try:
+                    return option.read(text, likeness)
+                except ServerError:
+                    continue
         raise _no_value("value", self.name)
 
 
@@ -91,6 +121,8 @@ class Rest:
 
     item: Gap | Choice
     most: int
+
+    begins: ClassVar[None] = None  # with any text, or none
 
     @property
     def tokens(self) -> int:

@@ -1,5 +1,6 @@
 """Edits: what is given comes back as it was, and what is made lies where it was asked for."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -7,10 +8,12 @@ import pytest
 import torch
 
 from unmask_engine.edit_image import touched
+from unmask_engine.edit_openings import openings
 from unmask_engine.engine import Engine
 from unmask_engine.prompt import prepare
 from unmask_engine.request import (
     AudioPart,
+    Begins,
     Decoding,
     Edit,
     Generation,
@@ -162,6 +165,62 @@ def test_text_comes_back_character_for_character() -> None:
 def test_holes_take_text_only() -> None:
     generation = made(Edit(TextPart("[MASK:40]")))
     assert max(generation.token_ids[:40]) < 256
+
+
+def begun(target: str, *begins: Begins | None) -> str:
+    """What fills the one hole of a text, with its own beginning prescribed."""
+    text = made(Edit(TextPart(target), begins=begins)).text
+    assert text is not None
+    before, _, after = target.partition("[MASK:8]")
+    return text.removeprefix(before).removesuffix(after)
+
+
+def test_a_hole_begins_with_a_number_where_it_must() -> None:
+    for target in ('{"n": [MASK:8]}', "n=[MASK:8]!"):
+        assert re.match(r"-?\d", begun(target, Begins(number=True)))
+
+
+def test_a_hole_begins_with_one_of_some_words_where_it_must() -> None:
+    assert re.match("[rs][ek][dy]", begun("a [MASK:8] circle", Begins(("red", "sky"))))
+    assert re.match("[tf][ra][ul][es]", begun("[MASK:8]", Begins(("true", "false"))))
+    assert re.match(r"[n\d]", begun("a: [MASK:8]", Begins(("null",), number=True)))
+
+
+def test_other_holes_of_the_text_are_free() -> None:
+    free = made(Edit(TextPart("[MASK:8] and [MASK:8]")))
+    bound = made(Edit(TextPart("[MASK:8] and [MASK:8]"), begins=(None, Begins(number=True))))
+    assert free.text != bound.text
+    plan = prepare(fake_bundle(), request(Edit(TextPart("[MASK:8] and [MASK:8]"), begins=(None, Begins(("é",)))))).plan
+    assert {plan.allowed[at] for at in range(8)} == {VOCABULARY.text}
+    assert plan.allowed[13:15] == (((0xC3, 0xC4),), ((0xA9, 0xAA),))
+    assert plan.allowed[15] == VOCABULARY.text
+
+
+class Words(ByteTokenizer):
+    """Has some tokens of its own; all else is characters."""
+
+    def __init__(self, *tokens: str) -> None:
+        super().__init__()
+        self._tokens = tokens
+
+    def encode_plain(self, text: str) -> list[int]:
+        ids = []
+        while text:
+            known = [token for token in self._tokens if text.startswith(token)]
+            ids.append(1000 + self._tokens.index(known[0]) if known else ord(text[0]))
+            text = text[len(known[0]) if known else 1 :]
+        return ids
+
+
+def test_a_number_takes_its_sign_from_the_token_before_it() -> None:
+    """As the published tokenizer has it: `: -5` is `:`, ` -`, `5`."""
+    digits = frozenset(map(ord, "0123456789"))
+    assert openings(Words(" -"), Begins(number=True), True) == (True, [frozenset({32, 1000}), digits])
+    assert openings(Words(), Begins(number=True), True) == (False, [digits])
+    assert openings(Words(" 5"), Begins(number=True), True) == (False, [digits])
+    words = Begins(("red", "green"))
+    assert openings(Words(" red", " green"), words, True) == (True, [frozenset({1000, 1001})])
+    assert openings(Words("red", "green"), words, True) == (False, [frozenset({1000, 1001})])
 
 
 def test_an_edit_does_not_depend_on_the_batch() -> None:

@@ -72,7 +72,7 @@ def test_a_seed_is_drawn_only_where_chance_has_a_part() -> None:
         ("temperature", -0.1),
         ("temperature", math.nan),
         ("temperature", 1e-40),
-        ("top_p", 0.0),
+        ("top_p", -0.1),
         ("top_p", 1.1),
         ("top_k", -1),
         ("algorithm_temperature", math.inf),

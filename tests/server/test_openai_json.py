@@ -10,7 +10,7 @@ import pytest
 from openai import OpenAI
 from pydantic import BaseModel, Field
 
-from unmask_engine.request import Edit, GenerationRequest, RequestError, TextPart
+from unmask_engine.request import Begins, Edit, GenerationRequest, RequestError, TextPart
 from unmask_server.errors import ServerError
 from unmask_server.openai_json import JsonTemplate
 from unmask_server.openai_json_values import Choice, Gap, Rest
@@ -54,11 +54,13 @@ def test_the_clients_parser_gets_its_type(api: OpenAI, engine: Any) -> None:
         model="fake", messages=[{"role": "user", "content": ANSWER}], response_format=Thing
     )
     assert answer.choices[0].message.parsed == Thing.model_validate(THING)
+    number = Begins(number=True)
     assert engine.requests[-1].edit == Edit(
         TextPart(
             '{"name": [MASK:16], "colour": [MASK:8], "is_round": [MASK:2], '
             '"size": {"width": [MASK:4], "height": [MASK:6]}, "inner": {"width": [MASK:4], "height": [MASK:6]}}'
-        )
+        ),
+        begins=(None, Begins(('"red"', '"green"')), Begins(("true", "false")), number, number, number, number),
     )
 
 
@@ -97,7 +99,8 @@ def test_lists_and_what_may_be_null(api: OpenAI, engine: Any) -> None:
         TextPart(
             f'{{"label": [MASK:16], "tags": [[MASK:128]], "marks": [[MASK:4], [MASK:4]], "sizes": [{size}, {size}], '
             f'"more": [[MASK:8], [MASK:8]], "lid": {size}}}'
-        )
+        ),
+        begins=(None, None, *[Begins(number=True)] * 6, Begins(('"red"', '"green"')), None, *[Begins(number=True)] * 2),
     )
 
 
@@ -124,6 +127,8 @@ EITHER = Choice("x", (Gap("boolean", "x"), Gap("string", "x")))
         (EITHER, '"true"', "true"),
         (EITHER, "true", True),
         (EITHER, "red", "red"),
+        (Choice("x", (Gap("enum", "x", (None,)), Gap("string", "x"))), "blue", "blue"),
+        (Choice("x", (Gap("integer", "x"), Gap("enum", "x", (None,)))), "nul", None),
     ],
 )
 def test_a_choice_is_what_it_looks_like(choice: Choice, text: str, value: Any) -> None:
@@ -165,6 +170,9 @@ def test_streams_and_responses_say_the_same(api: OpenAI) -> None:
         (Gap("enum", "x", (1, "two", None)), " 1", 1),
         (Gap("enum", "x", (True, None)), "null", None),
         (Gap("enum", "x", ("green", "blue")), "gren", "green"),
+        (Gap("enum", "x", ("green", "greenish")), '"greenish red"', "greenish"),
+        (Gap("enum", "x", ("circle", "square")), "circle of a kind", "circle"),
+        (Gap("boolean", "x"), "tr", True),
     ],
 )
 def test_values_are_read_leniently(gap: Gap, text: str, value: Any) -> None:
@@ -179,10 +187,17 @@ def test_what_is_no_value_fails(gap: Gap) -> None:
     assert caught.value.headers == {"x-should-retry": "false"}
 
 
+def test_what_a_gap_begins_with_is_what_its_value_begins_with() -> None:
+    assert Gap("string", "x").begins is None
+    assert EITHER.begins is None
+    assert MAYBE.begins == Begins(("null",), number=True)
+    assert Gap("enum", "x", (1, "two", None)).begins == Begins(("1", '"two"', "null"))
+
+
 def test_constants_need_no_model() -> None:
     schema = {"properties": {"v": {"const": 1}, "z": {"type": "null"}, "s": {"enum": ["é"]}}, "type": "object"}
     asked = JsonTemplate(schema, "schema").asked(GenerationRequest((), ("text",)))
-    assert asked.edit == Edit(TextPart('{"v": 1, "z": null, "s": [MASK:8]}'))
+    assert asked.edit == Edit(TextPart('{"v": 1, "z": null, "s": [MASK:8]}'), begins=(Begins(('"é"',)),))
 
 
 def nested(depth: int) -> dict[str, Any]:
@@ -221,6 +236,8 @@ BOMB = {
         ({"type": "object"}, "no value"),
         ({"type": "object", "properties": {"[MASK:3]": {"type": "string"}}}, "MASK"),
         ({"enum": []}, "enum"),
+        ({"type": "object", "properties": {"a": {"const": [float("nan")]}, "b": STRING}}, "finite"),
+        ({"enum": [float("inf")]}, "finite"),
         (nested(20), "levels"),
         (BOMB, "levels"),
     ],
