@@ -211,5 +211,5 @@ def _unconditional(plan: Plan, canvas: slice) -> Row:
 def _allowed(plans: Sequence[Plan]) -> Tensor:
     """(C, n, 2), filled up with empty ranges."""
     ranges = [at for plan in plans for at in plan.allowed]
-    most = max(map(len, ranges))
+    most = 1 << (max(map(len, ranges)) - 1).bit_length()  # few different ones: a kernel is compiled for each
     return torch.tensor([(*at, *([(0, 0)] * (most - len(at)))) for at in ranges])

@@ -12,6 +12,7 @@ from unmask_engine.request import Begins
 from unmask_engine.state import IdRanges
 
 DIGITS: Final = tuple("0123456789")
+MAX_RANGES: Final = 32  # of ids: a kernel looks at each for each logit
 NEGATIVE: Final = tuple(f"-{digit}" for digit in DIGITS)
 
 
@@ -25,15 +26,15 @@ def openings(tokenizer: Tokenizer, begins: Begins, has_space: bool) -> tuple[boo
     return False, _sets([tokenizer.encode_plain(word) for word in words])
 
 
-def ranges(ids: Iterable[int]) -> IdRanges:
-    """Half-open ranges that hold just these ids."""
+def ranges(ids: Iterable[int], otherwise: IdRanges) -> IdRanges:
+    """Half-open ranges that hold just these ids; `otherwise` where that takes too many."""
     found: list[tuple[int, int]] = []
     for token in sorted(ids):
         if found and found[-1][1] == token:
             found[-1] = (found[-1][0], token + 1)
         else:
             found.append((token, token + 1))
-    return tuple(found)
+    return tuple(found) if len(found) <= MAX_RANGES else otherwise
 
 
 def _is_telling(tokenizer: Tokenizer, spellings: Sequence[Sequence[int]], number: bool) -> bool:

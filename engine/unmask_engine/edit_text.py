@@ -33,7 +33,7 @@ def edit_text(bundle: LoadedBundle, target: TextPart, begins: Sequence[Begins | 
             is_spaced, first = openings(bundle.tokenizer, begin, is_spaced)
         body += bundle.tokenizer.encode_plain(text.removesuffix(" ") if count and is_spaced else text)
         holes.append(slice(len(body), len(body) + count))
-        allowed |= {len(body) + i: ranges(ids) for i, ids in enumerate(first[:count])}
+        allowed |= {len(body) + i: ranges(ids, bundle.vocabulary.text) for i, ids in enumerate(first[:count])}
         body += [bundle.vocabulary.mask] * count
 
     def paste(generation: Generation) -> Generation:

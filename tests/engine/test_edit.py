@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -223,6 +224,13 @@ def test_a_number_takes_its_sign_from_the_token_before_it() -> None:
     assert openings(Words("red", "green"), words, True) == (False, [frozenset({1000, 1001})])
 
 
+def test_a_hole_with_very_many_beginnings_is_free() -> None:
+    few, many = (tuple(chr(at) for at in range(33, 33 + 2 * n, 2)) for n in (30, 40))
+    for words, is_free in ((few, False), (many, True)):
+        plan = prepare(fake_bundle(), request(Edit(TextPart("[MASK:2]"), begins=(Begins(words),)))).plan
+        assert (plan.allowed[0] == VOCABULARY.text) == is_free
+
+
 def test_an_edit_does_not_depend_on_the_batch() -> None:
     edits = [Edit(PICTURE, mask(0, 60, 60, 90)), Edit(RECORDING, spans=(Span(0.1, 0.4),)), Edit(TextPart("a [MASK:3]"))]
     requests = [request(edit) for edit in edits]
@@ -231,7 +239,7 @@ def test_an_edit_does_not_depend_on_the_batch() -> None:
         assert engine.generate([one])[0].token_ids == together.token_ids
 
 
-BAD = {
+BAD: dict[str, tuple[Edit, dict[str, Any], str]] = {
     "a mask of another size": (Edit(PICTURE, np.ones((300, 200), np.bool_)), {}, "edit.mask"),
     "an opaque mask": (Edit(PICTURE, mask(0, 0, 0, 0)), {}, "edit.mask"),
     "a mask outside of the square": (Edit(PICTURE, mask(0, 10, 0, 60)), {}, "edit.mask"),
