@@ -51,7 +51,7 @@ Turn = TurnStarted | TurnPaused | TurnResumed | TurnEnded
 class Listener:
     def __init__(self, settings: Input, limits: RealtimeLimits, metrics: Metrics) -> None:
         self._limits, self._metrics = limits, metrics
-        self._voice_at = time.perf_counter()  # when the latest voice of a turn came
+        self._voice_at = time.perf_counter()  # when the latest voice came
         self._settings = settings
         self._buffer = SpeechIn(settings.wire_format.rate)
         self._item_id = new_id("item")
@@ -113,14 +113,14 @@ class Listener:
         return padding + vad.MIN_SPEECH_MS + 2 * vad.FRAME_MS + 100  # the resampler's delay, and some
 
     async def _detected(self, detector: TurnDetector, samples: Samples) -> list[Change]:
-        arrived = time.perf_counter()
+        arrived, voice_ms = time.perf_counter(), detector.voice_ms
         changes = await asyncio.to_thread(detector.feed, samples)
         now = time.perf_counter()
         self._metrics.detected(now - arrived)
+        if detector.voice_ms != voice_ms:
+            self._voice_at = arrived
         if any(isinstance(change, SpeechStopped) for change in changes):
             self._metrics.endpointed(now - self._voice_at)
-        if detector.is_voice:
-            self._voice_at = arrived
         return changes
 
     def _turn(self, change: Change) -> Turn:

@@ -95,15 +95,11 @@ class TurnDetector:
         self._speech_ms, self._silence_ms = 0, 0  # so far, without a break
         self._stopped_ms = 0
         self.is_speech = False
+        self.voice_ms = offset_ms  # the end of the latest frame with a voice
 
     @property
     def _now_ms(self) -> int:
         return self._offset_ms + FRAME_MS * self._num_frames
-
-    @property
-    def is_voice(self) -> bool:
-        """In a turn, and no pause."""
-        return self.is_speech and not self._silence_ms
 
     def feed(self, samples: Samples) -> list[Change]:
         """What these samples have decided; some milliseconds of work a second of sound."""
@@ -121,6 +117,7 @@ class TurnDetector:
             if self.is_speech and self._silence_ms:
                 self._patience.learn(self._silence_ms)
             self._speech_ms, self._silence_ms = self._speech_ms + FRAME_MS, 0
+            self.voice_ms = self._now_ms
         else:
             self._speech_ms, self._silence_ms = 0, self._silence_ms + FRAME_MS
         if not self.is_speech and self._speech_ms >= MIN_SPEECH_MS:
