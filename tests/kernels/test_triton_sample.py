@@ -230,7 +230,7 @@ def test_an_infinite_logit_is_taken(top_p: float, top_k: int, device: torch.devi
     torch.testing.assert_close(confidence.cpu(), expected, rtol=0, atol=0, equal_nan=True)
 
 
-@pytest.mark.parametrize("top_k", [0, 129, 300])
+@pytest.mark.parametrize("top_k", [0, 129, pytest.param(300, marks=pytest.mark.slow)])
 def test_where_a_wide_nucleus_ends_among_equals(top_k: int, device: torch.device) -> None:
     """More survivors than candidates, in several blocks of ids; the last row takes a few of its second level."""
     logits = torch.zeros(4, 5000)
