@@ -1,6 +1,8 @@
-"""A complete bundle of random weights, small enough to be written and loaded in a blink."""
+"""A complete bundle of random weights, small enough to be written and loaded in a blink; what makes runs alike."""
 
 import json
+import os
+import random
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from safetensors.torch import save_file
 
 from unmask_engine.bundle import FORMAT
@@ -15,6 +18,14 @@ from unmask_engine.components import BUILDERS
 from unmask_engine.convert import byte_pair_tokenizer
 from unmask_engine.omni_presets import OMNI_PRESETS
 from unmask_engine.preset import CanvasRule
+
+# The same examples in each run, so that CI fails by a change alone; --hypothesis-profile=default looks for others.
+settings.register_profile("same", derandomize=True, database=None, deadline=None)
+settings.load_profile("same")
+
+# One thread a process: on few and busy cores torch's threads wait for one another far longer than they work.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start
 
 NUM_AUDIO, NUM_IMAGE = 64, 16
 CANVAS = {"text": 12, "audio": 20, "image": 4 + 4}  # an image is 2 x 2 codes and their frame
@@ -53,6 +64,13 @@ CONFIGS: dict[str, Any] = {
     },
     "vocoder": {"channels": [16, 8, 8], "f0_channels": 16, "f0_layers": 1},
 }
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Which tests ran before changes no random number."""
+    random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from unmask_engine.media import write_audio, write_image
 from unmask_engine.request import AudioPart, ImagePart
@@ -15,11 +14,6 @@ from unmask_training.language import words
 from unmask_training.pools import SILENCE, Pools, scenes
 from unmask_training.sequences import Writer
 from unmask_training.vocabulary import IMAGE_CODES, build_tokenizer
-
-
-@pytest.fixture(autouse=True, scope="session")
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def _turns(user: str, answer: str, system: str = "") -> list[dict[str, str]]:
