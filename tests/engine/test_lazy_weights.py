@@ -76,7 +76,7 @@ def test_the_speech_tokenizer_is_loaded_once_and_when_it_is_needed(
 
     @torch.inference_mode()
     def encode() -> Tensor:
-        together.wait(10)
+        together.wait(60)
         return tokenizer.encode(samples)
 
     with ThreadPoolExecutor() as pool:

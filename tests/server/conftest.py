@@ -1,6 +1,7 @@
 """A server with a fake engine behind a real socket."""
 
 import io
+import json
 import re
 import socket
 import threading
@@ -34,7 +35,7 @@ from unmask_server.app import create_app
 from unmask_server.http_server import Server
 from unmask_server.settings import Settings
 
-WAIT_S = 10.0
+WAIT_S = 60.0  # for what takes a moment, on a machine that is busy with other things
 TONE = np.sin(np.arange(2205) / 20, dtype=np.float32) / 2
 
 
@@ -183,6 +184,21 @@ def wait_until(true: Callable[[], bool]) -> None:
 def start() -> Callable[..., object]:
     """For tests that need a server of their own."""
     return serving
+
+
+@contextmanager
+def _asking(client: httpx.Client, body: object) -> Iterator[None]:
+    data = json.dumps(body).encode()
+    head = b"POST /v1/generate HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    with socket.create_connection((client.base_url.host, client.base_url.port)) as connection:
+        connection.sendall(head + b"content-length: %d\r\n\r\n%s" % (len(data), data))
+        yield
+
+
+@pytest.fixture(scope="session")
+def asking() -> Callable[..., object]:
+    """A context manager: somebody who asks `client`'s server for a generation, and leaves at its end."""
+    return _asking
 
 
 @pytest.fixture(scope="session")

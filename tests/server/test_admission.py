@@ -116,7 +116,7 @@ def test_nor_do_many_within_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_answer_that_takes_too_long(start, wait, new_engine) -> None:
-    with start(lambda: new_engine, Settings(request_timeout=0.2)) as client:
+    with start(lambda: new_engine, Settings(request_timeout=1.5)) as client:
         wait(lambda: client.get("/ready").status_code == 200)
         new_engine.hold.set()
         response = client.post("/v1/generate", json=BODY)

@@ -56,7 +56,7 @@ def test_ready_only_after_the_load(start, wait, new_engine) -> None:
     loaded = threading.Event()
 
     def load():
-        assert loaded.wait(10)
+        assert loaded.wait(60)
         return new_engine
 
     with start(load) as client:
@@ -147,14 +147,14 @@ def test_what_comes_at_once_is_taken_as_far_as_there_is_room(start, wait, new_en
 
     def slow_step():
         in_step.set()
-        assert next_step.wait(10)
+        assert next_step.wait(60)
         return step()
 
     new_engine.step = slow_step
     with start(lambda: new_engine, Settings(max_queue=1, max_batch=4)) as client, ThreadPoolExecutor() as pool:
         wait(lambda: ready(client))
         asked = [pool.submit(ask, client)]
-        assert in_step.wait(10)
+        assert in_step.wait(60)
         asked += [pool.submit(ask, client) for _ in range(4)]
         wait(lambda: client.get("/load").json()["waiting"] == 4)  # three that join and one that waits
         assert ask(client).status_code == 503
@@ -169,9 +169,10 @@ def test_a_dialogue_waits_before_batch_requests(wait, new_engine) -> None:
 
         async def ask_all() -> None:
             asked = []
-            for text, interactive in (("first", False), ("batch", False), ("spoken", True), ("spoken later", True)):
+            waiting = (("first", False), ("batch", False), ("spoken", True), ("spoken later", True))
+            for num_waiting, (text, interactive) in enumerate(waiting):
                 asked.append(asyncio.create_task(bridge.generate(request(text), interactive)))
-                await asyncio.sleep(0.05)
+                await asyncio.to_thread(wait, lambda n=num_waiting: (bridge.num_running, bridge.num_waiting) == (1, n))
             new_engine.hold.clear()
             await asyncio.gather(*asked)
 
@@ -180,26 +181,26 @@ def test_a_dialogue_waits_before_batch_requests(wait, new_engine) -> None:
     assert order == ["first", "spoken", "spoken later", "batch"]
 
 
-def test_a_client_that_leaves_frees_the_engine(start, wait, new_engine) -> None:
+def test_a_client_that_leaves_frees_the_engine(start, wait, new_engine, asking) -> None:
     with start(lambda: new_engine) as client:
         wait(lambda: ready(client))
         new_engine.hold.set()
-        with pytest.raises(httpx.ReadTimeout):
-            client.post("/v1/generate", json={"input": "x"}, timeout=0.3)
+        with asking(client, {"input": "x"}):
+            wait(lambda: new_engine.together[-1:] == [1])
         wait(new_engine.cancelled.is_set)
         new_engine.hold.clear()
         assert ask(client).status_code == 200
 
 
-def test_a_client_that_leaves_frees_its_place_in_the_queue(start, wait, new_engine) -> None:
+def test_a_client_that_leaves_frees_its_place_in_the_queue(start, wait, new_engine, asking) -> None:
     with start(lambda: new_engine, Settings(max_batch=1)) as client, ThreadPoolExecutor() as pool:
         wait(lambda: ready(client))
         new_engine.hold.set()
         first = pool.submit(ask, client)
         wait(lambda: new_engine.together[-1:] == [1])
-        with pytest.raises(httpx.ReadTimeout):
-            client.post("/v1/generate", json={"input": "gone"}, timeout=0.3)
-        time.sleep(0.2)  # the server notices
+        with asking(client, {"input": "gone"}):
+            wait(lambda: client.get("/load").json()["waiting"] == 1)
+        wait(lambda: client.get("/load").json()["waiting"] == 0)
         new_engine.hold.clear()
         assert first.result().status_code == 200
         assert ask(client).status_code == 200
@@ -212,7 +213,7 @@ def test_stopping_answers_what_runs(start, wait, new_engine) -> None:
             wait(lambda: ready(client))
             url = str(client.base_url) + "/v1/generate"
             new_engine.hold.set()
-            running = pool.submit(httpx.post, url, json={"input": "x"})
+            running = pool.submit(httpx.post, url, json={"input": "x"}, timeout=60)
             wait(lambda: new_engine.together[-1:] == [1])
             threading.Timer(0.3, new_engine.hold.clear).start()
         assert running.result().status_code == 200
@@ -261,7 +262,7 @@ def test_a_lost_device_ends_the_engine(wait, new_engine, where) -> None:
 
         told = asyncio.run(ask_all())
         assert all(isinstance(error, RuntimeError | ServerError) for error in told)
-        assert crashed.wait(10)
+        assert crashed.wait(60)
         assert not bridge.is_alive
 
 
@@ -291,7 +292,7 @@ def test_nothing_is_said_to_who_has_left(wait, new_engine) -> None:
     def speak(_: object, codes: Sequence[int]) -> AudioPart:
         spoken.append(len(codes))
         speaking.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         return AudioPart(np.zeros(100, np.float32), 22050)
 
     new_engine.speak = speak
@@ -320,7 +321,7 @@ def test_an_answer_does_not_wait_for_previews(wait, new_engine) -> None:
     def draw(codes: Sequence[int]) -> ImagePart:
         drawn.append(codes[0])
         drawing.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         return ImagePart(np.zeros((2, 2, 3), np.uint8))
 
     new_engine.draw = draw
@@ -332,7 +333,7 @@ def test_an_answer_does_not_wait_for_previews(wait, new_engine) -> None:
 
     async def both(bridge: EngineThread) -> list[list[Event]]:
         first = asyncio.create_task(follow(bridge, "first"))
-        assert await asyncio.to_thread(drawing.wait, 10)
+        assert await asyncio.to_thread(drawing.wait, 60)
         second = asyncio.create_task(follow(bridge, "second"))
         await asyncio.to_thread(wait, lambda: new_engine.together[-3:] == [2, 2, 2])
         new_engine.hold.clear()
@@ -353,11 +354,11 @@ def test_a_busy_media_thread_takes_no_previews(wait) -> None:
 
     def block() -> None:
         begun.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
 
     try:
         media.submit(block)
-        assert begun.wait(10)
+        assert begun.wait(60)
         assert media.offer(lambda: done.append("preview"))
         for i in range(MAX_AHEAD):
             media.submit(partial(done.append, i))

@@ -47,7 +47,7 @@ def test_the_wait_for_a_place_is_a_part_of_it(start, wait, slow: Engine) -> None
     step, go_on = slow.step, threading.Event()
 
     def held() -> list[object]:
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         return step()
 
     slow.step = held  # type: ignore[method-assign, assignment]

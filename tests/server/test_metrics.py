@@ -39,13 +39,15 @@ def total(found: dict, name: str, **labels: str) -> float:
 def test_a_request_is_counted_and_timed(start, wait, new_engine) -> None:
     with start(lambda: new_engine) as client:
         wait(lambda: client.get("/ready").status_code == 200)
+        began = time.monotonic()
         assert client.post("/v1/generate", json={"input": "x", "output": ["text", "audio"]}).status_code == 200
+        seconds = time.monotonic() - began
         found = samples(client)
     by_output = {"task": "fake", "modality": "text+audio"}
     assert total(found, "unmask:request_success_total", finished_reason="stop", task="fake") == 1
     for name in ("request_queue_time", "e2e_request_latency", "request_inference_time"):
         assert total(found, f"unmask:{name}_seconds_count", **by_output) == 1
-        assert total(found, f"unmask:{name}_seconds_sum", **by_output) < 5
+        assert total(found, f"unmask:{name}_seconds_sum", **by_output) < seconds
     assert total(found, "unmask:audio_rtf_count") == 1
     assert total(found, "unmask:audio_rtf_sum") == pytest.approx(0.006 / 0.1)
     assert total(found, "unmask:generation_tokens_total", modality="text") == 3
@@ -76,11 +78,15 @@ def test_first_output_is_what_comes_first(start, wait, new_engine, outputs, word
         new_engine.hold.set()
         body = {"input": words, "output": outputs, "stream": True}
         body |= {"preview": {"every_steps": 1}} if outputs == ["image"] else {}
+        comes_whole = words == "one" and first != "audio"
+        awaited = f"{first}.delta" if not comes_whole else "image.preview" if first == "image" else '"step":20'
+        began = time.monotonic()
         with client.stream("POST", "/v1/generate", json=body) as response:
             lines = response.iter_lines()
-            while "image.preview" not in (line := next(lines)) and '"step":20' not in line:
+            while awaited not in next(lines):
                 pass
-            time.sleep(0.3)
+            early = time.monotonic() - began  # what has been seen by now came within it
+            time.sleep(early + 0.1)
             new_engine.hold.clear()
             assert list(lines)
         found = samples(client)
@@ -89,11 +95,10 @@ def test_first_output_is_what_comes_first(start, wait, new_engine, outputs, word
     for name in ("text", "audio", "image", "preview"):
         seen = total(found, f"unmask:time_to_first_{name}_seconds_count", task="fake")
         assert seen == (name == first or name in others), name
-    comes_whole = words == "one" and outputs != ["audio"] and first != "audio"
-    assert (total(found, "unmask:time_to_first_token_seconds_sum") > 0.3) == comes_whole
+    assert (total(found, "unmask:time_to_first_token_seconds_sum") > early) == comes_whole
 
 
-def test_what_goes_wrong_is_counted_by_reason(start, wait, new_engine) -> None:
+def test_what_goes_wrong_is_counted_by_reason(start, wait, new_engine, asking) -> None:
     with start(lambda: new_engine, Settings(max_queue=1, max_batch=1)) as client, ThreadPoolExecutor() as pool:
         wait(lambda: client.get("/ready").status_code == 200)
         client.post("/v1/generate", json={"input": "x", "task": "dance"})
@@ -114,8 +119,8 @@ def test_what_goes_wrong_is_counted_by_reason(start, wait, new_engine) -> None:
         new_engine.hold.clear()
         assert [job.result().status_code for job in (running, waiting)] == [200, 200]
         new_engine.hold.set()
-        with pytest.raises(httpx.ReadTimeout):
-            client.post("/v1/generate", json={"input": "x"}, timeout=0.2)
+        with asking(client, {"input": "x"}):
+            wait(lambda: client.get("/load").json()["running"] == 1)
         wait(lambda: total(samples(client), "unmask:request_failure_total", reason="abort") == 1)
         new_engine.hold.clear()
         found = samples(client)

@@ -61,7 +61,7 @@ def test_a_dialogue_takes_every_step_until_it_is_answered(start, wait) -> None:
             socket.send(json.dumps(event("response.create")))
             wait(lambda: len(engine.submitted) == NUM_BATCH + 1)
             engine.go.set()
-            while (seen := json.loads(socket.recv(10)))["type"] != "response.done":
+            while (seen := json.loads(socket.recv(60)))["type"] != "response.done":
                 assert seen["type"] != "error", seen
             assert seen["response"]["status"] in ("completed", "incomplete")
         assert [answer.result().status_code for answer in batch] == [200] * NUM_BATCH

@@ -8,7 +8,7 @@ from unmask_client import Audio, BadRequestError, Client, Image, Span, events
 
 @pytest.fixture(scope="module")
 def ours(client):
-    with Client(str(client.base_url), timeout=10) as ours:
+    with Client(str(client.base_url), timeout=60) as ours:
         yield ours
 
 
@@ -59,4 +59,4 @@ def test_a_stream_that_is_left_frees_the_engine(start, new_engine, wait) -> None
         for event in ours.stream("hello"):
             if isinstance(event, events.Step):
                 break
-        assert new_engine.cancelled.wait(10)
+        assert new_engine.cancelled.wait(60)

@@ -162,7 +162,7 @@ def test_the_callers_mistake_stays_one() -> None:
 
 
 def test_a_slow_answer_is_given_up_and_its_work_cancelled() -> None:
-    made, handle = engine([Admitted(0.0), HANGS], request_timeout=0.05)
+    made, handle = engine([Admitted(0.0), HANGS], request_timeout=0.3)
     with pytest.raises(ServerError) as caught:
         told(made)
     assert caught.value.code == "request_timeout"

@@ -82,7 +82,7 @@ def test_what_the_engine_refuses_is_a_400(server, body, code: str) -> None:
     response = httpx.post(f"{server[1]}/v1/generate", json={"input": "x", "output": ["audio"]} | body, timeout=60)
     assert (response.status_code, response.json()["error"]["code"]) == (400, code)
     assert response.json()["error"]["param"]
-    assert httpx.get(f"{server[1]}/ready").status_code == 200
+    assert httpx.get(f"{server[1]}/ready", timeout=60).status_code == 200
 
 
 def test_a_click_is_too_short_to_be_heard(server) -> None:
@@ -96,4 +96,4 @@ def test_a_click_is_too_short_to_be_heard(server) -> None:
 def test_it_stops_when_told(server) -> None:
     process, _ = server
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0

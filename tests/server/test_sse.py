@@ -11,19 +11,22 @@ from unmask_server import sse
 from unmask_server.mailbox import MAX_UNREAD, Mailbox
 
 
-def body_of(events: AsyncGenerator[bytes], disconnect_after: float | None = None) -> list[bytes]:
-    """What a response made of the events sends."""
-    sent: list[Message] = []
+def body_of(
+    events: AsyncGenerator[bytes], leave_after: int | None = None, sent: list[bytes] | None = None
+) -> list[bytes]:
+    """What a response made of the events sends, also into `sent` while it does; to who leaves after so many pieces."""
+    sent = [] if sent is None else sent
 
     async def receive() -> Message:
-        await asyncio.sleep(3600 if disconnect_after is None else disconnect_after)
+        while leave_after is None or len(sent) < leave_after:
+            await asyncio.sleep(0.01)
         return {"type": "http.disconnect"}
 
     async def send(message: Message) -> None:
-        sent.append(message)
+        sent.extend([message["body"]] if message.get("body") else [])
 
     asyncio.run(sse.sse_response(events)({"type": "http", "asgi": {"spec_version": "2.3"}}, receive, send))
-    return [message["body"] for message in sent if message.get("body")]
+    return sent
 
 
 def test_an_event_is_one_ascii_line() -> None:
@@ -36,12 +39,15 @@ def test_an_event_is_one_ascii_line() -> None:
 def test_silence_is_kept_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sse, "KEEP_ALIVE_S", 0.02)
 
+    sent: list[bytes] = []
+
     async def events() -> AsyncGenerator[bytes]:
         yield b"first"
-        await asyncio.sleep(0.1)
+        while len(sent) < 3:
+            await asyncio.sleep(0.01)
         yield b"last"
 
-    first, *silence, last = body_of(events())
+    first, *silence, last = body_of(events(), sent=sent)
     assert (first, last) == (b"first", b"last")
     assert len(silence) >= 2
     assert set(silence) == {b": keep-alive\n\n"}
@@ -71,7 +77,7 @@ def test_who_leaves_closes_the_events() -> None:
         async for item in await sse.begun(events()):
             yield item
 
-    assert body_of(chained(), disconnect_after=0.05) == [b"first"]
+    assert body_of(chained(), leave_after=1) == [b"first"]
     assert closed == [True]
 
 

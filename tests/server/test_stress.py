@@ -5,8 +5,11 @@ import json
 import socket
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
@@ -18,9 +21,11 @@ HEAD = b"POST /v1/generate HTTP/1.1\r\nhost: x\r\ncontent-type: application/json
 BODY = b'{"input": "x"}'
 WHOLE = HEAD + b"content-length: %d\r\n\r\n" % len(BODY) + BODY
 
+HASTE_S = 1.5
+
 
 def connect(client: httpx.Client) -> socket.socket:
-    return socket.create_connection((client.base_url.host, client.base_url.port), timeout=10)
+    return socket.create_connection((client.base_url.host, client.base_url.port), timeout=60)
 
 
 def read_all(connection: socket.socket) -> bytes:
@@ -32,6 +37,19 @@ def read_all(connection: socket.socket) -> bytes:
     return received
 
 
+def grown_mib(work: Callable[[], None]) -> float:
+    """How much memory this process keeps each time it does the work: the least of some rounds.
+
+    What leaks grows in every round; what else lives in this process, and its allocator, grow in some.
+    """
+    resident = []
+    for _ in range(5):
+        work()
+        gc.collect()
+        resident.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20)
+    return min(after - before for before, after in pairwise(resident[1:]))  # the first is to warm up
+
+
 def is_idle(client: httpx.Client) -> bool:
     load = client.get("/load").json()
     return load["running"] == load["waiting"] == 0
@@ -39,8 +57,8 @@ def is_idle(client: httpx.Client) -> bool:
 
 @pytest.fixture
 def hasty(start, wait, new_engine):
-    """A server that waits for slow senders for half a second."""
-    with start(lambda: new_engine, Settings(receive_timeout=0.5)) as client:
+    """A server that waits for slow senders a little; long enough for who is only held up by a busy machine."""
+    with start(lambda: new_engine, Settings(receive_timeout=HASTE_S)) as client:
         wait(lambda: client.get("/ready").status_code == 200)
         yield client
 
@@ -54,13 +72,15 @@ def test_a_head_that_does_not_come_is_not_waited_for(hasty: httpx.Client, sent: 
 
 
 def test_nor_is_one_that_comes_drop_by_drop(hasty: httpx.Client) -> None:
-    began = time.monotonic()
-    with connect(hasty) as connection, suppress(OSError):
+    def drip(connection: socket.socket) -> None:
+        until = time.monotonic() + 60
         connection.sendall(HEAD)
-        while time.monotonic() < began + 5:
+        while time.monotonic() < until:
             connection.sendall(b"x: y\r\n")
-            time.sleep(0.05)
-    assert time.monotonic() < began + 2
+            time.sleep(HASTE_S / 10)
+
+    with connect(hasty) as connection, pytest.raises((BrokenPipeError, ConnectionResetError)):
+        drip(connection)
     assert hasty.get("/health").status_code == 200
 
 
@@ -85,7 +105,7 @@ def test_an_idle_connection_is_kept(hasty: httpx.Client) -> None:
     with connect(hasty) as connection:
         connection.sendall(WHOLE)
         assert b" 200 " in connection.recv(65536)
-        time.sleep(0.8)
+        time.sleep(1.5 * HASTE_S)
         connection.sendall(WHOLE)
         assert b" 200 " in connection.recv(65536)
 
@@ -146,17 +166,13 @@ def test_two_hundred_connections_against_a_queue_of_sixteen(start, wait, new_eng
 
 
 def test_memory_stays_at_its_level(client: httpx.Client, engine) -> None:
-    def resident_mib(requests: int) -> float:
+    def ask(requests: int) -> None:
         for i in range(requests):
             assert client.post("/v1/generate", json={"input": f"word {i}", "output": ["audio"]}).status_code == 200
         engine.requests.clear()
         engine.together.clear()
-        gc.collect()
-        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
 
-    resident_mib(100)
-    before = resident_mib(50)
-    assert resident_mib(300) < before + 8
+    assert grown_mib(partial(ask, 50)) < 1.2
 
 
 def test_memory_stays_at_its_level_when_clients_leave(start, wait, new_engine) -> None:
@@ -164,8 +180,8 @@ def test_memory_stays_at_its_level_when_clients_leave(start, wait, new_engine) -
     text = json.dumps({"input": "word " * 10_000, "output": ["audio", "text"], "stream": True}).encode()
     whole = HEAD + b"content-length: %d\r\n\r\n" % len(text) + text
 
-    def resident_mib(rounds: int) -> float:
-        for _ in range(rounds):
+    def come_and_leave(times: int) -> None:
+        for _ in range(times):
             for sent in (whole[:-100], whole):
                 with connect(client) as connection:
                     connection.sendall(sent)
@@ -176,15 +192,11 @@ def test_memory_stays_at_its_level_when_clients_leave(start, wait, new_engine) -
         wait(lambda: is_idle(client))
         new_engine.requests.clear()
         new_engine.together.clear()
-        gc.collect()
-        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
 
     with start(lambda: new_engine, Settings(max_queue=256)) as client:
         wait(lambda: client.get("/ready").status_code == 200)
         new_engine.hold.set()
-        resident_mib(40)
-        before = resident_mib(20)
-        assert resident_mib(120) < before + 8  # their bodies alone have 18 MiB
+        assert grown_mib(partial(come_and_leave, 20)) < 1.4  # the bodies alone of each round have 3 MiB
         assert not new_engine.running
         new_engine.hold.clear()
         assert client.post("/v1/generate", json={"input": "x"}).status_code == 200

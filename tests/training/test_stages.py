@@ -1,7 +1,9 @@
 """The stage trainer on a toy: it learns, it resumes after being killed, and every task's samples go through it."""
 
 import random
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import torch
 from unmask_engine.models.backbone import BackboneConfig
 from unmask_engine.models.omni import OmniModel
 from unmask_engine.models.speech_encoder import SpeechEncoderConfig
-from unmask_training import align_speech
+from unmask_training import align_speech, loop
 from unmask_training.loop import Schedule, Training
 from unmask_training.pools import Pools
 from unmask_training.shared_bits import SharedBits
@@ -69,10 +71,12 @@ def test_the_loss_falls_by_learning(pools: Pools, model: Learner) -> None:
 
 @pytest.mark.parametrize("matrix_rate", [0.0, 3e-3])
 def test_a_stage_trains_all_but_the_speech_encoder(
-    pools: Pools, model: Learner, tmp_path: Path, matrix_rate: float
+    pools: Pools, model: Learner, tmp_path: Path, matrix_rate: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    seconds = count()
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(seconds)))  # a step takes one
     before = {n: p.clone() for n, p in model.named_parameters()}
-    stage = Stage("stage", {"asr": 0.5, "s2i": 0.5}, 0.08, 3e-3, matrix_rate)  # time for batches of both
+    stage = Stage("stage", {"asr": 0.5, "s2i": 0.5}, 0.2, 3e-3, matrix_rate)  # time for batches of both
     train_stage(model, stage, pools, rows(), tmp_path, seed=0, tokens=512)
     changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
     # Neither task has a question about a picture or speaks.
@@ -85,7 +89,7 @@ def test_a_killed_training_goes_on_where_it_saved(tmp_path: Path) -> None:
         torch.manual_seed(0)
         return torch.nn.Linear(3, 1)
 
-    schedule = Schedule(minutes=0.02, learning_rate=1e-2, ema_decay=0.9)
+    schedule = Schedule(minutes=0.002, learning_rate=1e-2, ema_decay=0.9)
     first = Training(fresh(), schedule, tmp_path)
     x = torch.ones(4, 3)
     first.run(lambda step: (first.model(x).square().mean(), {}))

@@ -161,7 +161,7 @@ def test_openai_comes_back_after_a_broken_connection(talker, wait) -> None:
                 openai_reply(connection)
         assert heard
         for gauge in ("websocket_connections_active", "num_requests_running"):  # nothing of it is left
-            wait(lambda line=f"unmask:{gauge} 0.0": line in httpx.get(f"{talker.url}/metrics").text)
+            wait(lambda line=f"unmask:{gauge} 0.0": line in httpx.get(f"{talker.url}/metrics", timeout=60).text)
         talker.go_on()
         with client.realtime.connect(model="gpt-realtime") as connection:
             connection.session.update(session={"type": "realtime", "audio": {"input": {"turn_detection": None}}})

@@ -68,7 +68,7 @@ def test_who_is_interrupted_stops_at_once(serve, make, wait, monkeypatch) -> Non
         assert done["status_details"] == {"type": "cancelled", "reason": "turn_detected"}
         assert "response.output_audio.delta" not in client.kinds(before)
         metrics = f"http://127.0.0.1:{client.socket.remote_address[1]}/metrics"
-        wait(lambda: "unmask:num_requests_running 0.0" in httpx.get(metrics).text)
+        wait(lambda: "unmask:num_requests_running 0.0" in httpx.get(metrics, timeout=60).text)
         client.send("conversation.item.truncate", item_id=item_id, content_index=0, audio_end_ms=200)
         assert client.until("conversation.item.truncated")["audio_end_ms"] == 200
 

@@ -60,7 +60,9 @@ def test_in_javascript(server, tmp_path: Path) -> None:
         script = tmp_path / "guide.mjs"
         script.write_text(f'import {{ UnmaskClient }} from "{client}";\n{PAGE}{source}', encoding="utf-8")
         flags = ["--experimental-websocket"] if major < 22 else []
-        done = subprocess.run([str(node), *flags, str(script)], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            [str(node), *flags, str(script)], capture_output=True, text=True, timeout=240, check=False
+        )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "s of an answer" in done.stdout
 

@@ -48,7 +48,7 @@ def test_fifty_who_come_and_go(dial, make, wait) -> None:
                     socket_.socket.close()  # a reset
         make.engine.stop_at = None
         metrics = f"http://127.0.0.1:{port_of(first)}/metrics"
-        wait(lambda: "unmask:websocket_connections_active 1.0" in httpx.get(metrics).text)
+        wait(lambda: "unmask:websocket_connections_active 1.0" in httpx.get(metrics, timeout=60).text)
         wait(lambda: not make.engine.running)
         first.ask()
         first.send("response.create")
@@ -238,7 +238,7 @@ def test_what_a_dialogue_measures(dial, make) -> None:
         client.ask()
         client.send("response.create")
         client.until("response.done")
-        page = httpx.get(f"http://127.0.0.1:{port_of(client)}/metrics").text
+        page = httpx.get(f"http://127.0.0.1:{port_of(client)}/metrics", timeout=60).text
     for name in ("first_audio_seconds", "rtf", "underrun_seconds"):
         assert f"unmask:realtime_{name}_count 1.0" in page
 
