@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmask_engine import media_av
+from unmask_engine.heap import give_back
 from unmask_engine.media_sniff import AUDIO_BY_EXTRA, READABLE_AUDIO, READABLE_IMAGES, Kind, Sniffed, sniff
 from unmask_engine.request import AudioPart, ImagePart, RequestError
 
@@ -25,6 +26,7 @@ ImageFormat = Literal["png", "webp", "jpeg"]
 AudioFormat = Literal["wav", "flac", "mp3", "opus", "pcm"]
 
 MAX_ASPECT = 64  # a 1 x 1,000,000 picture would be resized to 512 x 512,000,000
+LARGE_BYTES = 8_000_000  # a picture whose reading takes memory that is worth giving back at once
 MAX_CHANNELS = 8
 SAMPLE_RATES = (4_000, 192_000)  # Hz, lowest and highest
 BLOCK_FRAMES = 65_536  # decoded or encoded at a time
@@ -46,7 +48,10 @@ class MediaLimits:
 
 def read_image(data: bytes, limits: MediaLimits, *, param: str | None = None) -> ImagePart:
     """An upright RGB picture: first frame, EXIF orientation applied, transparency laid on white."""
-    return ImagePart(_read_pixels(data, limits, param, _upright_rgb))
+    pixels = _read_pixels(data, limits, param, _upright_rgb)
+    if pixels.size > LARGE_BYTES:
+        give_back()
+    return ImagePart(pixels)
 
 
 def read_mask(data: bytes, limits: MediaLimits, *, param: str | None = None) -> NDArray[np.bool_]:
@@ -226,7 +231,7 @@ def _upright_rgb(image: "Image") -> "Image":
     if image.mode.startswith("I"):  # 16-bit grey: PIL's own conversion to 8 bits clips instead of scaling
         image = Image.fromarray((np.asarray(image).clip(0, 0xFFFF) // 257).astype(np.uint8))
     if image.has_transparency_data:
-        seen = image.convert("RGBA")
+        seen = image if image.mode == "RGBA" else image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
     image = image.convert("RGB")
     return image if turn is None else image.transpose(turn)

@@ -290,3 +290,33 @@ def test_mutated_audio_raises_nothing_but_request_errors(data: bytes) -> None:
 def test_random_bytes_raise_nothing_but_request_errors(head: bytes, tail: bytes) -> None:
     assert outcome(read_image, head + tail) in IMAGE_OUTCOMES
     assert outcome(read_audio, head + tail) in AUDIO_OUTCOMES
+
+
+LARGE = """
+import io, threading
+from pathlib import Path
+from PIL import Image
+from unmask_engine.media import MediaLimits, read_image
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+out = io.BytesIO()
+Image.new("RGBA", (6000, 4000)).save(out, "PNG", compress_level=1)
+data = out.getvalue()
+del out
+read_image(data[:1000] + data[1000:], MediaLimits())
+before = resident()
+for _ in range(2):
+    thread = threading.Thread(target=read_image, args=(data, MediaLimits()))
+    thread.start()
+    thread.join()
+assert resident() < before + 30, (before, resident())  # MiB; one decoded copy has 92
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_large_picture_leaves_no_memory_behind() -> None:
+    """On another thread than the first one, whose heap glibc keeps."""
+    done = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
