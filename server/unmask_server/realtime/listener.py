@@ -16,6 +16,7 @@ from unmask_server.realtime.speech_in import SpeechIn
 from unmask_server.realtime.vad import Change, SpeechPaused, SpeechResumed, SpeechStarted, SpeechStopped, TurnDetector
 
 MIN_COMMIT_MS: Final = 100
+MAX_PIECE_S: Final = 1.0  # of sound looked through at a time: so long other sessions wait for the thread
 DEFAULT_PADDING_MS: Final = ServerVad().prefix_padding_ms
 
 
@@ -114,7 +115,11 @@ class Listener:
 
     async def _detected(self, detector: TurnDetector, samples: Samples) -> list[Change]:
         arrived, voice_ms = time.perf_counter(), detector.voice_ms
-        changes = await asyncio.to_thread(detector.feed, samples)
+        loop, size = asyncio.get_running_loop(), int(MAX_PIECE_S * self._buffer.rate)
+        changes: list[Change] = []
+        for start in range(0, len(samples), size):
+            piece = samples[start : start + size]
+            changes += await loop.run_in_executor(vad.THREADS, detector.feed, piece)
         now = time.perf_counter()
         self._metrics.detected(now - arrived)
         if detector.voice_ms != voice_ms:

@@ -1,6 +1,8 @@
 """Where a user's turn begins and ends: the probability of speech, with hysteresis, and patience with silence."""
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +22,9 @@ MIN_SPEECH_MS: Final = 96  # so that a cough does not cancel a reply
 # while the rest of the silence shows whether it is wanted.
 PAUSE_MS: Final = 6 * FRAME_MS
 REGRET_MS: Final = 1000  # who goes on so soon after the end of a turn had not ended it
+
+# Of their own: whoever speaks is noticed even while all other threads decode pictures.
+THREADS: Final = ThreadPoolExecutor(max(2, (os.cpu_count() or 1) // 2), thread_name_prefix="vad")
 
 SpeechProbability = Callable[[NDArray[np.float32]], float]  # of one frame; keeps its state between frames
 

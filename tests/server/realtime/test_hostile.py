@@ -2,12 +2,16 @@
 
 import base64
 import io
+import os
+import threading
+from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from unmask_server.realtime import items
 from unmask_server.realtime.events import MAX_ECHO
 from unmask_server.realtime.limits import RealtimeLimits
 from unmask_server.realtime.speech_in import MAX_CHUNKS, SpeechIn
@@ -70,6 +74,28 @@ def test_pieces_of_no_length_take_no_room() -> None:
     assert np.array_equal(buffer.take(100), whole[:800])
     assert np.array_equal(buffer.take(), whole[800:])
     assert buffer.num_samples == 0
+
+
+def test_who_speaks_is_noticed_while_pictures_take_all_other_threads(server, make, monkeypatch) -> None:
+    over = threading.Event()
+    read = items._read_contents
+
+    def slowly(*arguments):
+        over.wait(60)
+        return read(*arguments)
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # five threads for everything
+    monkeypatch.setattr(items, "_read_contents", slowly)
+    message = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "x"}]}
+    with ExitStack() as stack:
+        stack.callback(over.set)
+        busy = [stack.enter_context(server.dial(settings=Settings(max_media_threads=64))) for _ in range(7)]
+        for client in busy:
+            client.send("conversation.item.create", item=message)
+        client = stack.enter_context(server.dial())
+        client.speak(make.voice(3.0), chunk_s=3.0)
+        client.only("input_audio_buffer.speech_started")
+        assert not over.is_set()
 
 
 def test_pictures_of_a_message_share_one_limit(dial) -> None:
