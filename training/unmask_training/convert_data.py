@@ -15,6 +15,7 @@ from unmask_engine.request import Modality
 
 ANSWERS: Mapping[Modality, str] = {"text": "answer", "audio": "answer_audio", "image": "answer_image"}
 CONTENTS: Mapping[Modality, str] = {"text": TEXT_SLOT, "audio": AUDIO_SLOT, "image": IMAGE_SLOT}
+SLOTS = (AUDIO_SLOT, IMAGE_SLOT)
 Row = Mapping[str, str]
 
 
@@ -24,7 +25,9 @@ def columns(preset: Preset) -> tuple[str, ...]:
 
 
 def sample(preset: Preset, row: Row) -> dict[str, Any]:
-    """One object of the JSONL format. Raises ValueError for a row that lacks something."""
+    """One object of the JSONL format. Raises ValueError for a row that lacks something or holds a placeholder."""
+    if slots := [name for name in ("text", "answer") for slot in SLOTS if slot in row.get(name, "")]:
+        raise ValueError(f"{slots[0]} holds {AUDIO_SLOT} or {IMAGE_SLOT}, which stand for a file; name it in a column")
     if lacking := [name for name in columns(preset) if not row.get(name, "").strip()]:
         raise ValueError(f"{', '.join(lacking)} is empty; task {preset.task} needs {', '.join(columns(preset))}")
     messages = [
@@ -41,10 +44,19 @@ def sample(preset: Preset, row: Row) -> dict[str, Any]:
 
 
 def rows_of_csv(file: Path) -> Iterator[Row]:
-    """The rows of a CSV with a header. Paths in it are taken as they are."""
-    with file.open(newline="", encoding="utf-8") as lines:
-        for row in csv.DictReader(lines):
-            yield {name: value or "" for name, value in row.items() if name}
+    """The rows of a CSV with a header. Paths in it are taken as they are. Raises ValueError with the number of a line
+    that is not UTF-8 or not CSV."""
+    with file.open(newline="", encoding="utf-8-sig") as lines:
+        reader = csv.DictReader(lines)
+        try:
+            for row in reader:
+                if None in row:
+                    raise ValueError(f"line {reader.line_num} has more columns than the header")
+                yield {name: value or "" for name, value in row.items()}
+        except UnicodeDecodeError:
+            raise ValueError(f"{file} is not UTF-8, after line {reader.line_num}") from None
+        except csv.Error as error:
+            raise ValueError(f"{file} is not CSV, after line {reader.line_num}: {error}") from None
 
 
 def rows_of_folder(folder: Path) -> Iterator[Row]:
@@ -53,20 +65,35 @@ def rows_of_folder(folder: Path) -> Iterator[Row]:
     for file in sorted(folder.iterdir()):
         name, column, extension = (*file.name.rsplit(".", 2), "", "")[:3]
         if extension:
-            is_text = column in ("text", "answer")
-            found.setdefault(name, {})[column] = file.read_text("utf-8").strip() if is_text else str(file.resolve())
+            row = found.setdefault(name, {})
+            if column in row:
+                raise ValueError(f"{name}.{column} is there twice; one of them is {file.name}")
+            row[column] = _text(file) if column in ("text", "answer") else str(file.resolve())
     yield from found.values()
 
 
+def _text(file: Path) -> str:
+    try:
+        return file.read_text("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        raise ValueError(f"{file} is not UTF-8") from None
+
+
 def write_jsonl(out: Path, preset: Preset, rows: Iterable[Row]) -> int:
-    """Append to `out`; returns the number of samples. Raises ValueError with the number of a bad row."""
+    """Append to `out`; returns the number of samples. Raises ValueError with the number of a bad row: then `out` stays
+    as it was, so that the same command can be given again."""
     count = 0
     out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("a", encoding="utf-8") as file:
-        for number, row in enumerate(rows, 1):
-            try:
-                file.write(json.dumps(sample(preset, row), ensure_ascii=False) + "\n")
-            except ValueError as error:
-                raise ValueError(f"row {number}: {error}") from None
-            count += 1
+    with out.open("ab") as file:
+        before = file.tell()
+        try:
+            for number, row in enumerate(rows, 1):
+                try:
+                    file.write(json.dumps(sample(preset, row), ensure_ascii=False).encode() + b"\n")
+                except ValueError as error:
+                    raise ValueError(f"row {number}: {error}") from None
+                count += 1
+        except BaseException:
+            file.truncate(before)
+            raise
     return count

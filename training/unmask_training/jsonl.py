@@ -7,6 +7,7 @@
 and files are read as they are asked for.
 """
 
+import codecs
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from unmask_engine.request import AudioPart, ImagePart, RequestError
 MEDIA = {"audios": AUDIO_SLOT, "images": IMAGE_SLOT}
 FIELDS = ("messages", "audios", "images", "id")
 ROLES = ("system", "user", "assistant")
+MAX_LINE = 1 << 24  # bytes: words and file names, never media
 LIMITS = MediaLimits(max_bytes=200_000_000, max_pixels=100_000_000)
 
 
@@ -67,27 +69,48 @@ def read_samples(file: Path, root: Path | None = None) -> Iterator[JsonSample]:
 def examine(file: Path, root: Path | None = None) -> Iterator[JsonSample | DataError]:
     """A sample or what is wrong with it, for each line that is not blank."""
     root = root or file.parent
-    with file.open(encoding="utf-8") as lines:
-        for number, text in enumerate(lines, 1):
-            if text.strip():
-                try:
-                    yield _sample(text, file, number, root)
-                except ValueError as error:
-                    yield error if isinstance(error, DataError) else DataError(file, number, str(error))
+    for number, line in enumerate(_lines(file), 1):
+        if len(line) > MAX_LINE:
+            yield DataError(
+                file, number, f"a line of more than {MAX_LINE >> 20} MiB; a sample is one object on one line"
+            )
+        elif line.strip():
+            try:
+                yield _sample(line, file, number, root)
+            except ValueError as error:
+                yield DataError(file, number, str(error))
 
 
-def _sample(text: str, file: Path, line: int, root: Path) -> JsonSample:
+def _lines(file: Path) -> Iterator[bytes]:
+    """Of one that is too long only the beginning, so that no file fills the memory."""
+    with file.open("rb") as opened:
+        is_first = True
+        while line := opened.readline(MAX_LINE + 1):
+            rest = line
+            while len(rest) > MAX_LINE and not rest.endswith(b"\n"):
+                rest = opened.readline(MAX_LINE + 1)
+            yield line.removeprefix(codecs.BOM_UTF8) if is_first else line
+            is_first = False
+
+
+def _sample(line: bytes, file: Path, number: int, root: Path) -> JsonSample:
     try:
-        body = json.loads(text)
+        body = json.loads(line.rstrip(b"\r\n").decode())
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8: byte {error.start + 1} is 0x{line[error.start]:02x}") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error.msg} at column {error.colno}; a sample is one object on one line") from None
+    except ValueError:  # Python's own limit
+        raise ValueError("not a sample: a number of thousands of digits") from None
+    except RecursionError:
+        raise ValueError("not a sample: lists or objects within one another without end") from None
     if not isinstance(body, dict):
         raise ValueError(f"a sample is a JSON object, not {_kind(body)}")
     if unknown := sorted(set(body) - set(FIELDS)):
         raise ValueError(f"unknown field {', '.join(unknown)}; there are: {', '.join(FIELDS)}")
     messages = _messages(body.get("messages"))
     paths = {name: _paths(body, name, messages, root) for name in MEDIA}
-    return JsonSample(messages, paths["audios"], paths["images"], file, line)
+    return JsonSample(messages, paths["audios"], paths["images"], file, number)
 
 
 def _messages(raw: Any) -> tuple[Message, ...]:
@@ -113,6 +136,10 @@ def _message(item: Any, i: int) -> Message:
         raise ValueError(f"{where}: role {item['role']!r}; allowed: {', '.join(ROLES)}")
     if not isinstance(item["content"], str) or not item["content"].strip():
         raise ValueError(f"{where}: content is a text that is not empty")
+    try:
+        item["content"].encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{where}: character {error.start + 1} is half of a surrogate pair, no text") from None
     return Message(item["role"], item["content"])
 
 
@@ -124,9 +151,16 @@ def _paths(body: Mapping[str, Any], name: str, messages: tuple[Message, ...], ro
     if wanted != len(raw):
         raise ValueError(f'{wanted} times {MEDIA[name]} in the messages, but {len(raw)} paths in "{name}"')
     paths = tuple(root / path for path in raw)
-    if missing := [str(path) for path in paths if not path.is_file()]:
+    if missing := [str(path) for path in paths if not _is_file(path)]:
         raise ValueError(f"no such file: {', '.join(missing)}; relative paths start at {root}")
     return paths
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, UnicodeEncodeError):  # a name that no file can have
+        return False
 
 
 def _kind(value: Any) -> str:
