@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,11 +18,11 @@ from tokenizers import Tokenizer
 from unmask_engine.models.backbone import BackboneConfig
 from unmask_engine.models.omni import OmniModel
 from unmask_engine.models.speech_encoder import SpeechEncoderConfig
-from unmask_training import parallel, partial, publish, recipe, stage_bundle, train_backbone, train_vocoder
+from unmask_training import loop, parallel, partial, publish, recipe, stage_bundle, train_backbone, train_vocoder
 from unmask_training.loop import Schedule, Training
 from unmask_training.partial import save_arrays, save_weights, whole
 from unmask_training.pools import Pools
-from unmask_training.seen import recipe_of
+from unmask_training.seen import recipe_of, trained_minutes
 from unmask_training.sequences import Writer
 from unmask_training.shared_bits import SharedBits
 from unmask_training.train_backbone import Learner, Stage, train_stage
@@ -158,6 +160,21 @@ def test_pads_are_hidden_as_the_stage_says(work: Path) -> None:
     assert attenuated == pytest.approx([0.5, 0.3, 0.15], abs=0.05)
 
 
+def test_a_stage_keeps_dated_copies(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, pools = toy(work)
+    looks = count(step=9.0)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(looks)))  # nine seconds after the last
+    stage = Stage("stage", {"chat": 1.0}, 1.2, 1e-3, keep_every=0.5)
+    train_stage(model, stage, pools, [], tmp_path, seed=0, tokens=128)
+    assert sorted(file.name for file in (tmp_path / "stage").glob("minute-*")) == ["minute-0.5.pt", "minute-1.pt"]
+    early = torch.load(tmp_path / "stage" / "minute-0.5.pt", weights_only=True)
+    assert 30 <= early["elapsed"] < 60
+    again, _ = toy(work)
+    again.load_averaged(early)
+    name = "bits.omni.model.layers.0.mlp.up_proj.weight"
+    assert not torch.equal(dict(again.named_parameters())[name], dict(model.named_parameters())[name])
+
+
 def test_a_run_killed_in_the_middle_goes_on(work: Path, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_bytes((work / "tokenizer.json").read_bytes())
     command = (sys.executable, "-c", ENDLESS, str(Path(__file__).parent), str(tmp_path))
@@ -191,18 +208,20 @@ def test_a_stage_becomes_the_backbone_it_averaged(
         model.bits.embedding.normal_()
     learnt = [p for p in model.parameters() if p.requires_grad]
     (tmp_path / "stage2").mkdir()
-    state = {"model": model.state_dict(), "ema": [p.detach() + 1 for p in learnt], "optimizers": [], "step": 1}
-    save_weights(state, tmp_path / "stage2" / "checkpoint.pt")
+    state = {"model": model.state_dict(), "ema": [p.detach() + 1 for p in learnt], "optimizers": [], "elapsed": 90.0}
+    for name in ("checkpoint.pt", "minute-1.5.pt"):
+        save_weights(state, tmp_path / "stage2" / name)
 
-    written = []
+    written, trained = [], []
 
-    def write(work: Path, config: recipe.Config, omni: OmniModel, out: Path) -> Path:
+    def write(work: Path, config: recipe.Config, omni: OmniModel, out: Path, minutes: float) -> Path:
         written.append(omni)
+        trained.append(minutes - config["stage"][0]["minutes"])
         return out
 
     fresh, _ = toy(work)
-    monkeypatch.setattr(stage_bundle, "untrained", lambda *_: fresh.omni)
-    monkeypatch.setattr(stage_bundle, "learner", lambda work, omni: fresh)
+    monkeypatch.setattr(recipe, "untrained", lambda *_: fresh.omni)
+    monkeypatch.setattr(recipe, "learner", lambda work, omni: fresh)
     monkeypatch.setattr(stage_bundle, "write_bundle", write)
     stage_bundle.main(["stage2", "--work", str(tmp_path)])
     assert capsys.readouterr().out.strip() == str(tmp_path / "bundle-stage2")
@@ -211,6 +230,10 @@ def test_a_stage_becomes_the_backbone_it_averaged(
     codes = written[0].model.embed_tokens.weight[model.bits.first :][:4096]
     expected = model.omni.model.embed_tokens.weight[model.bits.first :][:4096] + 1
     torch.testing.assert_close(codes, expected + fresh.bits.bits @ (model.bits.embedding + 1))  # folded
+    fresh, _ = toy(work)
+    stage_bundle.main(["stage2", "--work", str(tmp_path), "--minute", "1.5"])
+    assert capsys.readouterr().out.strip() == str(tmp_path / "bundle-stage2-1.5")
+    assert trained == [1.5, 1.5]  # after the minutes of the first stage
     with pytest.raises(SystemExit):
         stage_bundle.main(["stage9", "--work", str(tmp_path)])
     assert "checkpoint.pt: there is no such file" in capsys.readouterr().err
@@ -222,9 +245,11 @@ def test_a_bundle_says_how_it_was_made(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(name.encode())
     first = recipe.data_hash(tmp_path)
-    publish.write_record(tmp_path, {"seed": 7, "data": {"drawn": 3}}, first)
+    assert trained_minutes(tmp_path) is None
+    publish.write_record(tmp_path, {"seed": 7, "data": {"drawn": 3}}, first, 80)
     record = json.loads((tmp_path / "training.json").read_text())
-    assert record == {"seed": 7, "data_sha256": first, "config": {"seed": 7, "data": {"drawn": 3}}}
+    assert record == {"seed": 7, "data_sha256": first, "minutes": 80, "config": {"seed": 7, "data": {"drawn": 3}}}
+    assert trained_minutes(tmp_path) == 80
     assert recipe_of(tmp_path) == record["config"]
     (tmp_path / files[1]).write_bytes(b"other")
     assert recipe.data_hash(tmp_path) != first

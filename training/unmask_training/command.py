@@ -8,6 +8,7 @@ COMMANDS = {
     "mini": ("unmask_training.command_mini", "make the built-in model, from data to bundle"),
     "plot": ("unmask_training.plot_losses", "draw the loss curves of a training"),
     "stage": ("unmask_training.stage_bundle", "a bundle of one stage's checkpoint, to compare the stages"),
+    "compare": ("unmask_training.compare_results", "scores of several bundles in one table, and over training time"),
     "validate": ("unmask_training.command_validate", "check a JSONL file of samples"),
     "convert-data": ("unmask_training.command_convert", "write samples as JSONL, from a CSV or from the small world"),
     "finetune": ("unmask_training.finetune", "fine-tune a bundle on a JSONL file"),

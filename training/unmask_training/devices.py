@@ -42,5 +42,5 @@ def full_precision() -> AbstractContextManager[None]:
 
 
 def stored(path: Path) -> Any:
-    """What torch.save wrote, on the CPU, wherever it was written."""
-    return torch.load(path, map_location=CPU, weights_only=True)
+    """What torch.save wrote, on the CPU, wherever it was written; processes of a machine share its memory."""
+    return torch.load(path, map_location=CPU, weights_only=True, mmap=True)

@@ -26,6 +26,7 @@ from unmask_training.evaluate_report import (
     write,
 )
 from unmask_training.examiner import Examiner, NothingNewError
+from unmask_training.seen import trained_minutes
 from unmask_training.tasks import MORE, TASKS, Score, possible, scores
 
 _SETTINGS: Mapping[str, Callable[[Examiner, Sequence[str]], list[Result]]] = {
@@ -83,6 +84,8 @@ def main(arguments: list[str]) -> None:
     except (ManifestError, NothingNewError) as error:
         parser.error(str(error))
     body = {"model": options.model, "samples": options.samples, "seed": options.seed, name: found}
+    if (minutes := trained_minutes(bundle.path)) is not None:
+        body["minutes"] = minutes
     if options.out:
         write(options.out, name, markdown, body)
     print(json.dumps(body))

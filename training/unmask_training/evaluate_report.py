@@ -1,7 +1,7 @@
 """Results of an evaluation as files: Markdown to read, JSON to compare, a picture for curves."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ def results_markdown(results: Sequence[Result]) -> str:
         settings = list(dict.fromkeys(setting for _, setting in found))
         lines = [f"| {technique} | {' | '.join(settings)} |", "|---" * (len(settings) + 1) + "|"]
         for name in dict.fromkeys(name for name, _ in found):
-            lines.append(f"| {name} | {' | '.join(_cell(found[name, s], s) for s in settings)} |")
+            cells = (_cell(found[name, s], s) if (name, s) in found else "" for s in settings)
+            lines.append(f"| {name} | {' | '.join(cells)} |")
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
 
@@ -45,8 +46,10 @@ def results_json(results: Sequence[Result]) -> dict[str, dict[str, dict[str, flo
     return out
 
 
-def draw_curves(results: Sequence[Result], out: Path) -> None:
-    """Every score over its settings, error rates dashed, into a PNG; a plot for each unit."""
+def draw_curves(
+    results: Sequence[Result], out: Path, label: str = "steps (N: tokens of the canvas)", at: Callable[[str], Any] = str
+) -> None:
+    """Every score over its settings, error rates dashed, into a PNG; a plot for each unit. `at` places a setting."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -56,8 +59,10 @@ def draw_curves(results: Sequence[Result], out: Path) -> None:
     for axes, unit in zip(figure.subplots(len(units), squeeze=False)[:, 0], units, strict=True):
         for name, scores in curves_of(results, unit).items():
             style = "-o" if next(iter(scores.values())).higher_is_better else "--s"
-            axes.plot(list(scores), [score.shown for score in scores.values()], style, label=name)
-        axes.set_xlabel(f"{results[0].technique} (N: tokens of the canvas)")
+            axes.plot(
+                [at(setting) for setting in scores], [score.shown for score in scores.values()], style, label=name
+            )
+        axes.set_xlabel(label)
         axes.set_ylabel(unit or "value")
         axes.grid(alpha=0.3)
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="x-small")

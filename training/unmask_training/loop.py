@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from unmask_training import parallel
-from unmask_training.devices import device_of, stored
+from unmask_training.devices import stored
 from unmask_training.partial import save_weights
 from unmask_training.progress import bar
 
@@ -43,6 +43,7 @@ class Schedule:
     ema_decay: float = 0.0
     save_every_s: float = 60.0
     accumulate: int = 1  # batches a step
+    keep_every_s: float = 0.0  # between copies that stay, for a curve over the time; 0: none
 
 
 def fast_denormals() -> None:
@@ -63,13 +64,13 @@ class Training:
         if (out / "checkpoint.pt").exists():
             self._resume(stored(out / "checkpoint.pt"))
 
-    def _resume(self, saved: Mapping[str, object]) -> None:
-        self.model.load_state_dict(saved["model"])  # type: ignore[arg-type]
-        for (optimizer, _), state in zip(self.optimizers, saved["optimizers"], strict=True):  # type: ignore[call-overload]
-            optimizer.load_state_dict(state)
-        averages: Any = saved["ema"]
-        self.ema = [average.to(device_of(self.model)) for average in averages]
-        self.step, self.elapsed = int(saved["step"]), float(saved["elapsed"])  # type: ignore[call-overload, arg-type]
+    def _resume(self, saved: Mapping[str, Any]) -> None:
+        parallel.load_whole(self.model, saved["model"])
+        for (optimizer, _), state in zip(self.optimizers, saved["optimizers"], strict=True):
+            parallel.load_whole_optimizer(optimizer, state)
+        averages = zip(saved["ema"], self.parameters, strict=True) if saved["ema"] else ()
+        self.ema = [parallel.split_like(average, p) for average, p in averages]
+        self.step, self.elapsed = int(saved["step"]), float(saved["elapsed"])
 
     def fresh_seed(self, seed: int) -> int:
         """For the random numbers from here on: a resumed run goes on with others instead of repeating what it has seen.
@@ -82,11 +83,19 @@ class Training:
         return fresh
 
     def save(self) -> None:
-        if parallel.rank():
-            return
+        """A checkpoint is the same however many processes wrote it: another number of them can go on from it."""
         optimizers = [optimizer.state_dict() for optimizer, _ in self.optimizers]
         state = {"model": self.model.state_dict(), "optimizers": optimizers, "ema": self.ema}
-        save_weights({**state, "step": self.step, "elapsed": self.elapsed}, self.out / "checkpoint.pt")
+        whole = parallel.whole_state(state)
+        if not parallel.rank():
+            save_weights({**whole, "step": self.step, "elapsed": self.elapsed}, self.out / "checkpoint.pt")
+
+    def keep(self) -> None:
+        """A copy that stays, `minute-M.pt`: what it takes to see later how good the model was after M minutes."""
+        minutes = self.elapsed // self.schedule.keep_every_s * self.schedule.keep_every_s / 60
+        state = parallel.whole_state({"model": self.model.state_dict(), "ema": self.ema})
+        if not parallel.rank():
+            save_weights({**state, "elapsed": self.elapsed}, self.out / f"minute-{minutes:g}.pt")
 
     def rate(self) -> float:
         """What the learning rates are multiplied by now."""
@@ -97,23 +106,26 @@ class Training:
 
     def run(self, loss_of: LossOf, log_every: int = 50) -> None:
         """Train until the time is spent. `loss_of(step)` returns the loss and numbers to log."""
-        last_save = last = time.monotonic()
+        last_save, last = self.elapsed, time.monotonic()
         note = ""
         with bar(self.out.name, 60 * self.schedule.minutes, visible=not parallel.rank()) as show:
             while self.elapsed < 60 * self.schedule.minutes:
                 loss, norm, numbers = self._optimise(loss_of)
                 self.step += 1
                 now = time.monotonic()
-                self.elapsed = parallel.agreed(self.elapsed + now - last)
+                before, self.elapsed = self.elapsed, parallel.agreed(self.elapsed + now - last)
                 last = now
+                if (every := self.schedule.keep_every_s) and before // every < self.elapsed // every:
+                    self.keep()
+                    last = time.monotonic()
                 if self.step % log_every == 0:
                     row = {"loss": float(loss), "grad_norm": float(norm), **numbers}
                     self._log(row)
                     note = f"loss {row['loss']:.3f}"
                 show(self.elapsed, note)
-                if now - last_save > self.schedule.save_every_s:
+                if self.elapsed - last_save > self.schedule.save_every_s:  # agreed, as all take part
                     self.save()
-                    last_save = last = time.monotonic()
+                    last_save, last = self.elapsed, time.monotonic()
         self.save()
 
     def _optimise(self, loss_of: LossOf) -> tuple[Tensor, Tensor, Numbers]:
@@ -124,7 +136,7 @@ class Training:
             optimizer.zero_grad(set_to_none=True)
         loss, numbers = self._gradients(loss_of)
         parallel.average_gradients(self.parameters)
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip)
+        norm = parallel.clip_gradients(self.parameters, self.schedule.clip)
         if torch.isfinite(norm):
             for optimizer, _ in self.optimizers:
                 optimizer.step()

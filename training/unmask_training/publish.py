@@ -159,9 +159,10 @@ def served_flow(trained: SpeechFlow) -> SpeechFlow:
     return flow
 
 
-def write_record(folder: Path, config: Mapping[str, Any], data_hash: str | None) -> None:
-    """How the bundle was made: seed, SHA-256 of the data, and the recipe's config (seen.py reads it)."""
-    record = {"seed": config["seed"], "data_sha256": data_hash, "config": config}
+def write_record(folder: Path, config: Mapping[str, Any], data_hash: str | None, minutes: float) -> None:
+    """How the bundle was made: seed, SHA-256 of the data, minutes of training of the backbone, and the recipe's config
+    (seen.py reads it)."""
+    record = {"seed": config["seed"], "data_sha256": data_hash, "minutes": round(minutes, 2), "config": config}
     (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 

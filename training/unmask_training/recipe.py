@@ -109,16 +109,9 @@ def make_ears(work: Path, config: Config, device: torch.device = CPU) -> None:
     if (work / "ears_start.pt").exists():  # written by warm_start.py
         model.load_state_dict(stored(work / "ears_start.pt"))
     train_ears.train(
-        model,
-        work / "ears",
-        config["ears"]["minutes"],
-        _features(work),
-        texts,
-        tokenizer,
-        _cmvn(work),
-        config["seed"],
-        device=device,
-    )
+        model, work / "ears", feats=_features(work), texts=texts, tokenizer=tokenizer, normalise=_cmvn(work),
+        seed=config["seed"], device=device, **config["ears"],
+    )  # fmt: skip
     save_weights(publish.rounded(model.cpu()).state_dict(), work / "ears.pt")
 
 
@@ -222,7 +215,7 @@ def load_pools(work: Path, config: Config) -> tuple[Pools, list[NDArray[np.float
 
 
 def backbone_config(config: Config, vocab_size: int) -> BackboneConfig:
-    fields = {k: v for k, v in config["backbone"].items() if k != "tokens"}
+    fields = {k: v for k, v in config["backbone"].items() if k not in ("tokens", "shard")}
     return BackboneConfig(vocab_size=vocab_size, **fields)
 
 
@@ -252,6 +245,8 @@ def make_backbone(work: Path, config: Config, device: torch.device = CPU) -> Non
     if not (work / "start.pt").exists() or (work / "ears_start.pt").exists():
         align_speech.fit(omni, rows)
     model = learner(work, omni).to(device)
+    if config["backbone"].get("shard", False):
+        model.shard()
     for i, stage in enumerate(config["stage"]):
         train_backbone.train_stage(
             model,
@@ -262,20 +257,31 @@ def make_backbone(work: Path, config: Config, device: torch.device = CPU) -> Non
             config["seed"] + i,
             config["backbone"]["tokens"],
         )
-    model.bits.fold()
     if not parallel.rank():
-        save_weights(omni.cpu().state_dict(), work / "backbone.pt")
+        trained, _ = of_stage(work, config, config["stage"][-1]["name"])
+        save_weights(trained.state_dict(), work / "backbone.pt")
+
+
+def of_stage(work: Path, config: Config, stage: str, file: str = "checkpoint.pt") -> tuple[OmniModel, float]:
+    """The model with the averaged weights of a stage's checkpoint, and for how many minutes all stages trained it."""
+    omni, checkpoint = untrained(work, config), stored(work / stage / file)
+    model = learner(work, omni)
+    model.load_averaged(checkpoint)
+    model.bits.fold()
+    names = [known["name"] for known in config["stage"]]
+    earlier = config["stage"][: names.index(stage)]
+    return omni, sum(known["minutes"] for known in earlier) + checkpoint["elapsed"] / 60
 
 
 def make_bundle(work: Path, config: Config, _device: torch.device = CPU) -> Path:
     """Write everything as a bundle into `work / "bundle"`."""
     model = untrained(work, config)
     model.load_state_dict(stored(work / "backbone.pt"))
-    return write_bundle(work, config, model, work / "bundle")
+    return write_bundle(work, config, model, work / "bundle", sum(stage["minutes"] for stage in config["stage"]))
 
 
-def write_bundle(work: Path, config: Config, model: OmniModel, out: Path) -> Path:
-    """Write that backbone and everything else of the work folder as a bundle into `out`."""
+def write_bundle(work: Path, config: Config, model: OmniModel, out: Path, minutes: float) -> Path:
+    """Write that backbone, trained for `minutes`, and everything else of the work folder as a bundle into `out`."""
     out.mkdir(parents=True, exist_ok=True)
     codec = speech_codec(work)
     speech_out = fit_speech.SpeechOut(codec.flow, Vocoder(train_vocoder.CONFIG))
@@ -288,7 +294,7 @@ def write_bundle(work: Path, config: Config, model: OmniModel, out: Path) -> Pat
     publish.write_weights(speech_out.vocoder, out / "vocoder.safetensors")
     (out / "tokenizer.json").write_bytes((work / "tokenizer.json").read_bytes())
     (out / "am.mvn").write_bytes((work / "am.mvn").read_bytes())
-    publish.write_record(out, config, data_hash(work))
+    publish.write_record(out, config, data_hash(work), minutes)
     publish.write_description(out, backbone_config(config, model.lm_head.out_features))
     return out
 

@@ -35,6 +35,14 @@ class Seen:
         return picture(scene) in self.pictures
 
 
+def trained_minutes(bundle: Path) -> float | None:
+    """For how long the bundle's backbone was trained, where its record says so."""
+    if not (bundle / RECORD).is_file():
+        return None
+    found = json.loads((bundle / RECORD).read_text(encoding="utf-8")).get("minutes")
+    return None if found is None else float(found)
+
+
 def picture(scene: Scene) -> Picture:
     """What a described scene shows, however it is put into words."""
     return frozenset(scene.things), scene.background

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from unmask_engine.models.backbone import MLP
 from unmask_engine.models.omni import OmniModel
+from unmask_training import parallel
 from unmask_training.auxiliary import Auxiliary, Labels
 from unmask_training.devices import device_of, mixed
 from unmask_training.loop import Schedule, Training
@@ -43,6 +44,7 @@ class Stage:
     accumulate: int = 1  # batches a step
     pad_ratio: float = PAD_RATIO  # the paper's gamma
     as_decoded: float = AS_DECODED
+    keep_every: float = 0.0  # minutes between copies that stay, for a curve over the time; 0: none
     compiler: str = ""  # backend of torch.compile for the layers' MLPs, "inductor"; "": none (docs/training.md)
 
 
@@ -116,6 +118,36 @@ class Learner(nn.Module):
         for parameter in self.omni.speech_encoder.parameters():
             parameter.requires_grad_(False)
 
+    def shard(self) -> None:
+        """Split what learns over the processes, where there are several."""
+        parallel.shard(self, self.omni.model.layers, self.omni.speech_encoder.parameters())
+
+    def forward(
+        self, batch: Batch, hidden: Tensor, mask_id: int, speech: list[NDArray[np.float16]]
+    ) -> dict[str, Tensor]:
+        """The losses of a batch of which `hidden` (B, L) is masked; see masked_loss."""
+        device = device_of(self)
+        hidden, batch = hidden.to(device), batch.to(device)
+        inputs = torch.where(hidden, mask_id, batch.ids)
+        count, length = inputs.shape
+        with mixed(device):
+            embeds = self.bits.embed(inputs.flatten())
+            if batch.speech:
+                rows = torch.cat([torch.from_numpy(speech[i]).float() for _, _, i in batch.speech]).to(device)
+                projected = self.omni.model.audio_projection(rows)
+                where = torch.cat([r * length + torch.arange(at, at + len(speech[i])) for r, at, i in batch.speech])
+                embeds = embeds.index_copy(0, where.to(device), projected.to(embeds.dtype))
+            out = self.omni.forward_packed(embeds, [length] * count)
+            wanted = hidden.flatten().nonzero()[:, 0]
+            logits = self.bits.logits(out[wanted - 1])
+        losses = F.cross_entropy(logits.float(), batch.ids.flatten()[wanted], reduction="none")
+        weights = hidden.sum(1).rsqrt()[wanted // length]
+        answers = (losses * weights).sum() / weights.sum()
+        if parallel.is_shared():  # what this batch has no use for, that of another process may have
+            rare = (*self.auxiliary.parameters(), *self.omni.model.audio_projection.parameters())
+            answers = answers + 0.0 * torch.stack([p.flatten()[0] for p in rare]).sum()
+        return {"answers": answers, **self.auxiliary.losses(batch.labels)}
+
     @torch.no_grad()
     def load_averaged(self, checkpoint: Mapping[str, Any]) -> None:
         """The averaged weights of a stage's checkpoint, in the middle of the stage or at its end."""
@@ -153,27 +185,9 @@ def masked_loss(
     the sixty-four of a picture. Returns the loss with that of the heads beside the answers, and its parts. The batch
     lies on the CPU, where it is decided what to hide, whatever the model's device.
     """
-    device = device_of(model)
-    hidden = hidden_positions(batch, generator, as_decoded, pad_ratio).to(device)
-    batch = batch.to(device)
-    inputs = torch.where(hidden, mask_id, batch.ids)
-    count, length = inputs.shape
-    with mixed(device):
-        embeds = model.bits.embed(inputs.flatten())
-        if batch.speech:
-            rows = torch.cat([torch.from_numpy(speech[i]).float() for _, _, i in batch.speech]).to(device)
-            projected = model.omni.model.audio_projection(rows)
-            where = torch.cat([r * length + torch.arange(at, at + len(speech[i])) for r, at, i in batch.speech])
-            embeds = embeds.index_copy(0, where.to(device), projected.to(embeds.dtype))
-        out = model.omni.forward_packed(embeds, [length] * count)
-        wanted = hidden.flatten().nonzero()[:, 0]
-        logits = model.bits.logits(out[wanted - 1])
-    losses = F.cross_entropy(logits.float(), batch.ids.flatten()[wanted], reduction="none")
-    weights = hidden.sum(1).rsqrt()[wanted // length]
-    answers = (losses * weights).sum() / weights.sum()
-    others = model.auxiliary.losses(batch.labels)
-    numbers = {"answers": float(answers.detach()), **{name: float(loss.detach()) for name, loss in others.items()}}
-    return answers + torch.stack(list(others.values())).sum(), numbers
+    hidden = hidden_positions(batch, generator, as_decoded, pad_ratio)
+    losses = model(batch, hidden, mask_id, speech)
+    return torch.stack(list(losses.values())).sum(), {name: float(loss.detach()) for name, loss in losses.items()}
 
 
 def train_stage(
@@ -189,7 +203,7 @@ def train_stage(
                 module.compile(backend=stage.compiler, dynamic=True)
     schedule = Schedule(
         stage.minutes, stage.learning_rate, stage.matrix_rate, warmup_steps=100, weight_decay=0.01, ema_decay=0.998,
-        accumulate=stage.accumulate,
+        accumulate=stage.accumulate, keep_every_s=60 * stage.keep_every,
     )  # fmt: skip
     training = Training(model, schedule, out / stage.name)
     fresh = training.fresh_seed(seed)
