@@ -17,7 +17,7 @@ from unmask_training.referring import question_labels, word_ids
 from unmask_training.sequences import SPOKEN_MARK, Writer
 from unmask_training.slot_heads import heard_labels, slot_labels
 from unmask_training.vocabulary import build_tokenizer
-from unmask_training.world import SHAPES, Scene, Thing
+from unmask_training.world import BACKGROUNDS, SHAPES, Scene, Thing
 
 STAR = Thing("star", "blue", "small", 0.27, 0.27, 0.14)
 HEART = Thing("heart", "red", "large", 0.75, 0.75, 0.2)
@@ -70,11 +70,13 @@ def test_what_is_heard_is_numbered_where_it_is_understood() -> None:
 
 def test_patches_are_labelled_by_the_thing_that_covers_them() -> None:
     labels = patch_labels(SCENE, 8)
-    names = [tuple(NAMED).index(n) for n in ("shape", "color", "place", "size", "count")]
-    assert names == [0, 1, 2, 3, 4]
-    assert labels[2 * 8 + 2] == (SHAPES.index("star") + 1, 3, 1, 1, 2)
-    assert labels[6 * 8 + 6] == (SHAPES.index("heart") + 1, 1, 9, 2, 2)
-    assert labels[7] == (0, 0, 0, 0, 2)
+    assert tuple(NAMED) == ("shape", "color", "place", "size", "count", "background")
+    white = tuple(BACKGROUNDS).index("white")
+    assert labels[2 * 8 + 2] == (SHAPES.index("star") + 1, 3, 1, 1, 2, white)
+    assert labels[6 * 8 + 6] == (SHAPES.index("heart") + 1, 1, 9, 2, 2, white)
+    assert labels[7] == (0, 0, 0, 0, 2, white)
+    for number, background in enumerate(BACKGROUNDS):  # every patch tells it, a thing on it or not
+        assert {label[-1] for label in patch_labels(replace(SCENE, background=background), 8)} == {number}
     assert all(0 <= c < n for label in labels for c, n in zip(label, NAMED.values(), strict=True))
 
 
