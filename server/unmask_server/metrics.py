@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -28,6 +29,7 @@ from unmask_server.engine_client import Admitted, Event, Finished, Preview, Spok
 from unmask_server.errors import ServerError
 from unmask_server.gpu_memory import GpuMemory
 
+M = TypeVar("M", Counter, Histogram)
 PREFIX = "unmask:"
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
 STEP_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
@@ -88,6 +90,7 @@ class Metrics:
         self._http_s = measure("http_request_duration_seconds", "Request to end of response.", SECONDS, "handler")
         Info(PREFIX + "build", "What runs here.", registry=self.registry).info({"version": version})
         self._work = Work()
+        self._children: dict[Any, Any] = {}
 
     def show(self, gauges: Callable[[], Mapping[str, float]]) -> None:
         """`gauges` gives the present value of each of GAUGES; called for each scrape."""
@@ -102,8 +105,8 @@ class Metrics:
         self._rejections.labels(reason).inc()
 
     def responded(self, method: str, handler: str, status: int, seconds: float) -> None:
-        self._http.labels(method if method in METHODS else "other", handler, str(status)).inc()
-        self._http_s.labels(handler).observe(seconds)
+        self._of(self._http, method if method in METHODS else "other", handler, str(status)).inc()
+        self._of(self._http_s, handler).observe(seconds)
 
     def spoke(self, first_s: float, rtf: float, underrun_s: float) -> None:
         """A whole reply in a spoken dialogue."""
@@ -162,22 +165,29 @@ class Metrics:
         now = time.perf_counter()
         usage, timings, audio = generation.usage, generation.timings, generation.audio
         by_output = (generation.task, "+".join(made_of(generation)))
-        self._success.labels("length" if generation.truncated else "stop", generation.task).inc()
+        self._of(self._success, "length" if generation.truncated else "stop", generation.task).inc()
         for counter, tokens in ((self._input, usage.input_tokens), (self._output, usage.output_tokens)):
             for modality, number in tokens.items():
-                counter.labels(modality).inc(number)
+                self._of(counter, modality).inc(number)
         self._passes.inc(usage.forward_passes)
-        self._steps.labels(generation.task).observe(usage.steps)
-        self._queue.labels(*by_output).observe(watch.queue_s)
+        self._of(self._steps, generation.task).observe(usage.steps)
+        self._of(self._queue, *by_output).observe(watch.queue_s)
         for name, came_at in watch.came_at.items():
-            self._firsts[name].labels(generation.task).observe(came_at - watch.began)
+            self._of(self._firsts[name], generation.task).observe(came_at - watch.began)
         if (first := watch.first_output) is not None:
-            self._first.labels(generation.task, first).observe(watch.came_at[first] - watch.began)
-        self._total.labels(*by_output).observe(now - watch.began)
-        self._inference.labels(*by_output).observe(now - watch.began - watch.queue_s)
+            self._of(self._first, generation.task, first).observe(watch.came_at[first] - watch.began)
+        self._of(self._total, *by_output).observe(now - watch.began)
+        self._of(self._inference, *by_output).observe(now - watch.began - watch.queue_s)
         if audio is not None and len(audio.samples):
             seconds = (timings.encode_ms + timings.decode_ms + timings.media_ms) / 1e3
             self._rtf.observe(seconds * audio.sample_rate / len(audio.samples))
+
+    def _of(self, metric: M, *labels: str) -> M:
+        """`metric.labels` takes much longer."""
+        child: M | None = self._children.get((metric, labels))
+        if child is None:
+            self._children[metric, labels] = child = metric.labels(*labels)
+        return child
 
     def _counter(self, name: str, about: str, *labels: str) -> Counter:
         return Counter(PREFIX + name, about, labels, registry=self.registry)
