@@ -100,7 +100,8 @@ def test_it_serves_until_it_is_told_to_stop(tmp_path: Path, started: list[Served
     code, _, err = served.end()
     assert code == 0, err
     init, start, run, delete, shutdown = served.calls()
-    assert init == ["init", ["0"], {"log_to_driver": True, "logging_level": 30}]  # and Ray tells nobody
+    # Ray tells nobody, and a cluster of one machine needs no dashboard.
+    assert init == ["init", ["0"], {"log_to_driver": True, "logging_level": 30, "include_dashboard": False}]
     assert start == ["start", [], {"http_options": {"host": "127.0.0.2", "port": 18555}}]
     assert run == ["run", [["the application of", "unmask-mini"]], {"name": "unmask", "route_prefix": "/"}]
     assert delete == ["delete", ["unmask"], {}]  # which waits for what runs

@@ -28,7 +28,9 @@ def serve_ray(settings: Settings) -> None:
     def end(number: int, frame: FrameType | None) -> None:
         ends.set()
 
-    ray.init(log_to_driver=True, logging_level=logging.getLevelNamesMapping()[settings.log_level.upper()])
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    # Where a cluster of its own is made: without the dashboard, which is ten processes more.
+    ray.init(log_to_driver=True, logging_level=level, include_dashboard=False)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
     port = settings.port or _free_port()
