@@ -95,7 +95,8 @@ def test_barge_in(dial, make, wait) -> None:
         make.engine.stop_at = None
         client.speak(make.quiet(0.5))
         assert client.until("response.done")["response"]["status"] == "completed"
-        (heard,) = make.engine.requests[-1].history
+        asked, heard = make.engine.requests[-1].history
+        assert (asked.role, asked.text, len(asked.media), heard.media) == ("user", "", 1, ())
         assert said.startswith(heard.text)
         assert len(heard.text) < len(said)
 
