@@ -22,7 +22,7 @@ from unmask_training import loop, parallel, partial, publish, recipe, stage_bund
 from unmask_training.loop import Schedule, Training
 from unmask_training.partial import save_arrays, save_weights, whole
 from unmask_training.pools import Pools
-from unmask_training.seen import recipe_of, trained_minutes
+from unmask_training.seen import recipes_of, trained_minutes
 from unmask_training.sequences import Writer
 from unmask_training.shared_bits import SharedBits
 from unmask_training.train_backbone import Learner, Stage, train_stage
@@ -250,7 +250,7 @@ def test_a_bundle_says_how_it_was_made(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "training.json").read_text())
     assert record == {"seed": 7, "data_sha256": first, "minutes": 80, "config": {"seed": 7, "data": {"drawn": 3}}}
     assert trained_minutes(tmp_path) == 80
-    assert recipe_of(tmp_path) == record["config"]
+    assert recipes_of(tmp_path) == [record["config"]]
     (tmp_path / files[1]).write_bytes(b"other")
     assert recipe.data_hash(tmp_path) != first
     (tmp_path / files[1]).unlink()

@@ -9,7 +9,7 @@ import pytest
 
 from unmask_engine.bundle import load_bundle
 from unmask_engine.engine import Engine
-from unmask_training import corpus, seen
+from unmask_training import corpus, publish, seen
 from unmask_training.evaluate_pictures import by_kind
 from unmask_training.examiner import Examiner, NothingNewError, held_out, says_its_text, share
 from unmask_training.language import caption
@@ -50,9 +50,19 @@ def test_all_that_was_drawn_or_said_is_seen_however_it_is_put() -> None:
 
 
 def test_a_bundle_tells_its_recipe(tmp_path: Path) -> None:
-    assert seen.recipe_of(tmp_path)["data"].keys() >= set(seen.KINDS)  # that of mini.toml
+    (installed,) = seen.recipes_of(tmp_path)
+    assert installed["data"].keys() >= set(seen.KINDS)  # that of mini.toml
     (tmp_path / seen.RECORD).write_text(json.dumps({"seed": 3, "config": RECIPE}))
-    assert seen.recipe_of(tmp_path) == RECIPE
+    assert seen.recipes_of(tmp_path) == [RECIPE]
+
+
+def test_a_bundle_has_seen_what_the_one_saw_that_it_began_from(tmp_path: Path) -> None:
+    start = tmp_path / seen.START_RECORD
+    start.write_text(json.dumps({"seed": 5, "config": RECIPE | {"seed": 5}}))
+    publish.write_record(tmp_path, RECIPE, None, 1.0, start)
+    found, alone, before = seen.seen_by(tmp_path), seen.seen_in(RECIPE), seen.seen_in(RECIPE | {"seed": 5})
+    assert found.pictures == alone.pictures | before.pictures != alone.pictures
+    assert found.sentences == alone.sentences | before.sentences != alone.sentences
 
 
 def test_scenes_of_an_examination_are_new(tiny_bundle: Path) -> None:

@@ -159,10 +159,17 @@ def served_flow(trained: SpeechFlow) -> SpeechFlow:
     return flow
 
 
-def write_record(folder: Path, config: Mapping[str, Any], data_hash: str | None, minutes: float) -> None:
-    """How the bundle was made: seed, SHA-256 of the data, minutes of training of the backbone, and the recipe's config
-    (seen.py reads it)."""
-    record = {"seed": config["seed"], "data_sha256": data_hash, "minutes": round(minutes, 2), "config": config}
+def write_record(
+    folder: Path, config: Mapping[str, Any], data_hash: str | None, minutes: float, start: Path | None = None
+) -> None:
+    """How the bundle was made: seed, SHA-256 of the data, minutes of training of the backbone, and the recipe's config.
+
+    `start` is the record of the bundle whose weights it began from: its data have been seen, too (seen.py).
+    """
+    record: dict[str, Any] = {"seed": config["seed"], "data_sha256": data_hash, "minutes": round(minutes, 2)}
+    record["config"] = config
+    if start is not None and start.is_file():
+        record["start"] = json.loads(start.read_text(encoding="utf-8"))
     (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 

@@ -43,7 +43,7 @@ from unmask_training.devices import CPU, chosen, stored
 from unmask_training.loop import fast_denormals
 from unmask_training.partial import save_arrays, save_weights, whole
 from unmask_training.pools import Pools, scenes, speaking_lexicon, tokenise_pictures
-from unmask_training.seen import KINDS, RECIPE
+from unmask_training.seen import KINDS, RECIPE, START_RECORD
 from unmask_training.sequences import Writer
 from unmask_training.shared_bits import SharedBits
 from unmask_training.vocabulary import build_tokenizer
@@ -294,7 +294,7 @@ def write_bundle(work: Path, config: Config, model: OmniModel, out: Path, minute
     publish.write_weights(speech_out.vocoder, out / "vocoder.safetensors")
     (out / "tokenizer.json").write_bytes((work / "tokenizer.json").read_bytes())
     (out / "am.mvn").write_bytes((work / "am.mvn").read_bytes())
-    publish.write_record(out, config, data_hash(work), minutes)
+    publish.write_record(out, config, data_hash(work), minutes, work / START_RECORD)
     publish.write_description(out, backbone_config(config, model.lm_head.out_features))
     return out
 

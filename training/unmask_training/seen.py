@@ -19,6 +19,7 @@ from unmask_training.world import Scene, Thing
 
 RECIPE = Path(__file__).with_name("mini.toml")
 RECORD = "training.json"  # beside a bundle's description: how it was trained
+START_RECORD = "start.json"  # in a work folder: the record of the bundle that it was begun from (warm_start.py)
 KINDS = ("captions", "takes", "talk_takes", "others", "apart")  # of recordings, in the recipe's [data]
 
 Picture = tuple[frozenset[Thing], str]
@@ -48,18 +49,22 @@ def picture(scene: Scene) -> Picture:
     return frozenset(scene.things), scene.background
 
 
-def recipe_of(bundle: Path) -> Mapping[str, Any]:
-    """The recipe that made a bundle, as recorded beside it; else the one that is installed."""
-    record = bundle / RECORD
-    if record.is_file():
-        return dict(json.loads(record.read_text(encoding="utf-8"))["config"])
-    return tomllib.loads(RECIPE.read_text(encoding="utf-8"))
+def recipes_of(bundle: Path) -> list[Mapping[str, Any]]:
+    """The recipes that made a bundle and those it began from, as recorded beside it; else the one that is installed."""
+    if not (bundle / RECORD).is_file():
+        return [tomllib.loads(RECIPE.read_text(encoding="utf-8"))]
+    record, recipes = json.loads((bundle / RECORD).read_text(encoding="utf-8")), []
+    while record is not None:
+        recipes.append(record["config"])
+        record = record.get("start")
+    return recipes
 
 
 @lru_cache(maxsize=1)
 def seen_by(bundle: Path) -> Seen:
-    """What the training of a bundle saw; seconds."""
-    return seen_in(recipe_of(bundle))
+    """What the trainings of a bundle saw; seconds."""
+    every = [seen_in(recipe) for recipe in recipes_of(bundle)]
+    return Seen(frozenset().union(*(s.pictures for s in every)), frozenset().union(*(s.sentences for s in every)))
 
 
 def seen_in(recipe: Mapping[str, Any]) -> Seen:

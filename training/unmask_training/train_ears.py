@@ -121,6 +121,7 @@ def heard_so_far(best: Tensor, lengths: Tensor, wanted: list[Tensor]) -> Tensor:
 def train(
     model: SpeechEncoder, out: Path, minutes: float, feats: list[NDArray[np.float16]], texts: list[str],
     tokenizer: Tokenizer, normalise: tuple[Tensor, Tensor], seed: int = 0, batch: int = 32, device: torch.device = CPU,
+    learning_rate: float = 8e-4, matrix_rate: float = 2e-3,
 ) -> None:  # fmt: skip
     """Train `model` in place. `feats` are raw features; `normalise` is their CMVN. Resumes from `out`.
 
@@ -128,7 +129,7 @@ def train(
     """
     torch.manual_seed(seed)
     listener = Listener(model).to(device)
-    training = Training(listener, Schedule(minutes, 8e-4, 2e-3, warmup_steps=200, ema_decay=0.998), out)
+    training = Training(listener, Schedule(minutes, learning_rate, matrix_rate, warmup_steps=200, ema_decay=0.998), out)
     generator = torch.Generator().manual_seed(training.fresh_seed(seed))
     targets = [torch.tensor(tokenizer.encode(t).ids) + 1 for t in texts]
     order = np.argsort([len(f) for f in feats], kind="stable")  # neighbours have like lengths

@@ -23,6 +23,7 @@ from torch import Tensor
 from unmask_engine.bundle import find_bundle
 from unmask_training import train_image_codec
 from unmask_training.partial import save_weights, whole
+from unmask_training.seen import RECORD, START_RECORD
 from unmask_training.train_speech_codec import Codec
 from unmask_training.vocabulary import IMAGE_CODES, TEXT_TOKENS
 
@@ -85,6 +86,8 @@ def warm_start(bundle: Path, work: Path) -> None:
     if not same_codes:
         backbone = with_new_images(backbone, new)
     save_weights(backbone, work / "start.pt")
+    if (bundle / RECORD).is_file():
+        shutil.copyfile(bundle / RECORD, work / START_RECORD)
     hearing = {n.removeprefix(_EARS): t for n, t in backbone.items() if n.startswith(_EARS)}
     save_weights(hearing, work / ("ears_start.pt" if is_new else "ears.pt"))
     save_weights(pictures, work / ("image_codec.pt" if same_codes else "image_codec_start.pt"))
