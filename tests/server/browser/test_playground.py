@@ -71,7 +71,7 @@ def test_the_first_page_shows_a_drawing_being_made(page) -> None:
         }).observe(document, { subtree: true, childList: true, attributes: true });"""
     )
     page.reload()
-    page.wait_for_function("window.seen.size > 8")  # previews, then the picture
+    page.wait_for_function("() => window.seen.size > 8")  # previews, then the picture
     shown = page.locator("#recording img")
     assert shown.get_attribute("alt") == page.locator("#recording").get_attribute("data-prompt")
     assert page.locator("#recording .quiet").inner_text().endswith("steps, recorded")
