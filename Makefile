@@ -24,8 +24,9 @@ check: install
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
+# A file's tests stay in one process, and share what they have loaded.
 test: install
-	$(PYTEST)
+	$(PYTEST) -n 2 --dist loadfile
 
 test-slow: install
 	@command -v espeak-ng >/dev/null && command -v flite >/dev/null || \
