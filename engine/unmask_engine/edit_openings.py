@@ -46,6 +46,10 @@ def _is_telling(tokenizer: Tokenizer, spellings: Sequence[Sequence[int]], number
 
 
 def _sets(spellings: Sequence[Sequence[int]]) -> list[frozenset[int]]:
-    """Up to where the shortest ends: what comes after it may be anything."""
-    shortest = min(map(len, spellings))
-    return [frozenset(ids) for ids in zip(*(ids[:shortest] for ids in spellings), strict=True)]
+    """Up to where it is known which one it is, or the shortest ends: what comes after it may be anything."""
+    known: list[frozenset[int]] = []
+    for ids in zip(*spellings, strict=False):
+        known.append(frozenset(ids))
+        if len({tuple(one[: len(known)]) for one in spellings}) == len({tuple(one) for one in spellings}):
+            break
+    return known

@@ -7,6 +7,7 @@ import difflib
 import json
 import re
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, ClassVar, Final
 
 from unmask_engine.request import Begins
@@ -14,7 +15,7 @@ from unmask_server.errors import ServerError
 
 TOKENS: Final = {"string": 16, "number": 6, "integer": 4, "boolean": 2, "enum": 8}
 CLOSE: Final = 0.6  # of what is written to an option, as difflib measures it
-SLIGHT: Final = 0.01  # anything in common: the model could begin with nothing but one of the options
+SLIGHT: Final = 0.01  # anything in common, best its beginning: the model could begin with one of the options only
 NUMBER: Final = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d{1,2})?")
 INTEGER: Final = re.compile(r"-?(?:0|[1-9]\d*)")
 ITEM: Final = re.compile(r'\s*("(?:[^"\\]|\\.)*"?|[^,\]\n"]+)\s*(,?)')
@@ -59,6 +60,9 @@ class Gap:
             written = _string(text)
             if whole := [name for name in self._by_name if name and written.startswith(name)]:
                 return self._by_name[max(whole, key=len)]
+            shared = {name: _num_shared(name, written) for name in self._by_name}
+            if likeness <= SLIGHT and any(shared.values()):
+                return self._by_name[max(shared, key=lambda name: shared[name])]
             if names := difflib.get_close_matches(written, self._by_name, 1, likeness):
                 return self._by_name[names[0]]
         raise _no_value(self.kind, self.name)
@@ -149,6 +153,11 @@ def _string(text: str) -> str:
         except ValueError:
             text = text[1:]
     return re.split(r'["\n]', text, maxsplit=1)[0].strip()
+
+
+def _num_shared(name: str, written: str) -> int:
+    """Characters at the beginning that are the same."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(name, written, strict=False)))
 
 
 def _no_value(kind: str, name: str) -> ServerError:

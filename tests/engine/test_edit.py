@@ -182,8 +182,8 @@ def test_a_hole_begins_with_a_number_where_it_must() -> None:
 
 
 def test_a_hole_begins_with_one_of_some_words_where_it_must() -> None:
-    assert re.match("[rs][ek][dy]", begun("a [MASK:8] circle", Begins(("red", "sky"))))
-    assert re.match("[tf][ra][ul][es]", begun("[MASK:8]", Begins(("true", "false"))))
+    assert re.match("[rs]", begun("a [MASK:8] circle", Begins(("red", "sky"))))
+    assert re.match("gr[ea]", begun("a [MASK:8] circle", Begins(("green", "gray"))))
     assert re.match(r"[n\d]", begun("a: [MASK:8]", Begins(("null",), number=True)))
 
 
@@ -193,8 +193,8 @@ def test_other_holes_of_the_text_are_free() -> None:
     assert free.text != bound.text
     plan = prepare(fake_bundle(), request(Edit(TextPart("[MASK:8] and [MASK:8]"), begins=(None, Begins(("é",)))))).plan
     assert {plan.allowed[at] for at in range(8)} == {VOCABULARY.text}
-    assert plan.allowed[13:15] == (((0xC3, 0xC4),), ((0xA9, 0xAA),))
-    assert plan.allowed[15] == VOCABULARY.text
+    assert plan.allowed[13] == ((0xC3, 0xC4),)  # then it is known which one it is
+    assert plan.allowed[14] == VOCABULARY.text
 
 
 class Words(ByteTokenizer):
@@ -219,6 +219,10 @@ def test_a_number_takes_its_sign_from_the_token_before_it() -> None:
     assert openings(Words(" -"), Begins(number=True), True) == (True, [frozenset({32, 1000}), digits])
     assert openings(Words(), Begins(number=True), True) == (False, [digits])
     assert openings(Words(" 5"), Begins(number=True), True) == (False, [digits])
+    assert openings(Words(), Begins(("green", "gray", "red")), False) == (
+        False,
+        [frozenset(map(ord, "gr")), frozenset(map(ord, "re")), frozenset(map(ord, "ead"))],
+    )
     words = Begins(("red", "green"))
     assert openings(Words(" red", " green"), words, True) == (True, [frozenset({1000, 1001})])
     assert openings(Words("red", "green"), words, True) == (False, [frozenset({1000, 1001})])

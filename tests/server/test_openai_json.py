@@ -173,6 +173,9 @@ def test_streams_and_responses_say_the_same(api: OpenAI) -> None:
         (Gap("enum", "x", ("green", "greenish")), '"greenish red"', "greenish"),
         (Gap("enum", "x", ("circle", "square")), "circle of a kind", "circle"),
         (Gap("boolean", "x"), "tr", True),
+        (Gap("boolean", "x"), "t, false-like", False),
+        (Gap("boolean", "x"), "t, fals", True),
+        (Gap("enum", "x", ("circle", "square")), '"cquare', "circle"),
     ],
 )
 def test_values_are_read_leniently(gap: Gap, text: str, value: Any) -> None:

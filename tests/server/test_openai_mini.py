@@ -4,7 +4,7 @@ import base64
 import io
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import pytest
@@ -149,6 +149,23 @@ def test_json_has_the_keys_of_its_schema(api: OpenAI, drawn: str) -> None:
         response_format={"type": "json_schema", "json_schema": {"name": "thing", "schema": schema}},
     )
     assert list(json.loads(answer.choices[0].message.content or "")) == ["colour", "shape"]
+
+
+class Count(BaseModel):
+    number: int
+    size: float
+    is_round: bool
+    colour: Literal["red", "dark blue", "yellow"]
+    shape: Literal["circle", "square"] | None
+    few: list[int] = Field(min_length=2, max_length=2)
+
+
+@pytest.mark.parametrize("question", ["how many circles", "hello", "say nothing"])
+def test_json_has_a_value_wherever_its_schema_asks_for_one(api: OpenAI, question: str) -> None:
+    answer = api.chat.completions.parse(
+        model=MODEL, messages=[{"role": "user", "content": question}], response_format=Count
+    )
+    assert isinstance(answer.choices[0].message.parsed, Count)
 
 
 def strict(event_type: Any, event: Any) -> Any:
