@@ -18,8 +18,7 @@ export class RealtimeSession {
     this.#socket = socket;
     socket.onmessage = ({ data }) => this.#take(JSON.parse(data));
     socket.onerror = () => this.#end(new UnmaskError("the realtime session broke"));
-    socket.onclose = ({ code, reason }) =>
-      this.#end(code === 1000 || code === 1005 ? null : new UnmaskError(reason || `the session was closed: ${code}`));
+    socket.onclose = ({ code, reason }) => this.#end(problemOfClose(code, reason));
   }
 
   static async open({ base, apiKey, WebSocket, model, instructions = "", output = "audio", turnDetection = true }) {
@@ -98,4 +97,11 @@ export class RealtimeSession {
     this.#closed = true;
     this.#waiting?.();
   }
+}
+
+/** RFC 6455 has the codes. */
+function problemOfClose(code, reason) {
+  if (code === 1000 || code === 1005) return null;
+  if (code === 1006) return new UnmaskError("the connection to the server was lost");
+  return new UnmaskError(reason || `the server ended the session: ${code}`);
 }

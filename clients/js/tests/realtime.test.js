@@ -76,6 +76,11 @@ test("a session that is cut off rejects", async () => {
   await assert.rejects(async () => {
     for await (const _ of session);
   }, UnmaskError);
+  const lost = await opened();
+  FakeSocket.last.close(1006);
+  await assert.rejects(async () => {
+    for await (const _ of lost);
+  }, { message: "the connection to the server was lost" });
 });
 
 test("a refused session rejects", async () => {
