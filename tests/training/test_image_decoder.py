@@ -82,7 +82,7 @@ def test_a_bundle_draws_with_the_refined_decoder_where_there_is_one(work: Path, 
     model = OmniModel(recipe.backbone_config(config, vocab), speech)
 
     def written(name: str) -> dict[str, Tensor]:
-        return load_file(recipe.write_bundle(work, config, model, tmp_path / name) / "image_tokenizer.safetensors")
+        return load_file(recipe.write_bundle(work, config, model, tmp_path / name, 1.0) / "image_tokenizer.safetensors")
 
     plain = written("plain")
     refined = {name: t + 1 if name.startswith("decoder.") else t for name, t in plain.items()}

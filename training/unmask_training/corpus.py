@@ -38,7 +38,7 @@ class Said:
     """One recording's text, what it is, and the scene that a caption describes."""
 
     text: str
-    kind: str  # caption, question, talk or other
+    kind: str  # caption, question, talk, own (in the model's voice and pace) or other
     voice: str
     scene: Scene | None = None
 
@@ -139,11 +139,13 @@ def _running_script(
 
 def _apart_script(rng: random.Random, count: int) -> tuple[list[Said], list[Delivery], list[list[float]]]:
     """Sentences said word by word, how, and the silences after the words."""
-    said, deliveries, gaps = [], [], []
+    said: list[Said] = []
+    deliveries, gaps = [], []
     for _ in range(count):
         text = word_salad(rng, 1, 6) if rng.random() < 0.5 else sentence(rng, describable_scene(rng))
         deliveries.append(any_delivery(rng))
-        said.append(Said(text, "other", deliveries[-1].voice))
+        own = len(said) % 2
+        said.append(Said(text, "own" if own else "other", SPEAKING_VOICE if own else deliveries[-1].voice))
         gaps.append([rng.uniform(0.04, 0.35) for _ in text.split()])
     return said, deliveries, gaps
 
@@ -154,7 +156,7 @@ def _apart(rng: random.Random, count: int) -> Corpus:
     said, deliveries, gaps = _apart_script(rng, count)
 
     def one(i: int) -> NDArray[np.int16]:
-        if i % 2:
+        if said[i].kind == "own":
             wave = np.concatenate([own[word] for word in said[i].text.split()])
         else:
             wave = record_apart(said[i].text, deliveries[i], LISTENING_RATE, gaps[i])

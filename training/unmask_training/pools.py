@@ -25,6 +25,7 @@ SILENCE = ""  # the lexicon's word for a slot of silence
 Heard = list[tuple[int, int]]  # (row, text token) of a recording, as the ears' CTC head tells it
 Pictures = list[tuple[Scene, list[int]]]
 T = TypeVar("T")
+_OWN_VOICE = 0.25  # of the recordings to recognise: a model should understand what it says itself
 # Kinds of questions that are asked more often: those that a model of this size learns last.
 _HARD = {"place": 2.5, "color": 2.0, "relation": 3.0, "shape": 2.5, "background": 2.0}
 
@@ -102,6 +103,7 @@ class Pools:
         self.even_drawn = _even([_looks(scene) for scene, _ in self.drawn])
         self.captions = [i for i, s in enumerate(self.said) if s.kind == "caption"]
         self.even_captions = _even([_looks(self.said[i].scene) for i in self.captions])
+        self.own = [i for i, s in enumerate(self.said) if s.kind == "own"]
         self.talks = [i for i, s in enumerate(self.said) if s.kind == "talk"]
         self.answers = {q: a for a, asked in SMALL_TALK.items() for q in asked}
 
@@ -139,7 +141,10 @@ class Pools:
         return replace(self.writer.image_questions(typed, codes), scene=scene)
 
     def _asr(self, rng: random.Random) -> Sample:
-        i = _half_even(range(len(self.said)), self.even_words, rng)
+        if self.own and rng.random() < _OWN_VOICE:
+            i = rng.choice(self.own)
+        else:
+            i = _half_even(range(len(self.said)), self.even_words, rng)
         return self.writer.recognition(i, self.said[i].text)
 
     def _tts(self, rng: random.Random) -> Sample:

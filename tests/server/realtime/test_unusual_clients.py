@@ -3,7 +3,6 @@
 import base64
 import json
 import socket
-import struct
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -44,8 +43,7 @@ def test_fifty_who_come_and_go(dial, make, wait) -> None:
                     )
                     socket_.send(json.dumps({"type": "response.create"}))
                 if number % 3 == 0:
-                    socket_.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                    socket_.socket.close()  # a reset
+                    socket_.socket.shutdown(socket.SHUT_RDWR)  # without a word
         make.engine.stop_at = None
         metrics = f"http://127.0.0.1:{port_of(first)}/metrics"
         wait(lambda: "unmask:websocket_connections_active 1.0" in httpx.get(metrics, timeout=60).text)
