@@ -187,7 +187,8 @@ def test_a_client_that_leaves_frees_the_engine(start, wait, new_engine) -> None:
         wait(lambda: ready(client))
         new_engine.hold.set()
         with client.stream("POST", "/v1/generate", json={"input": "x", "stream": True}) as response:
-            next(response.iter_lines())
+            lines = response.iter_lines()  # held: the response ends with it
+            next(lines)
             assert not new_engine.cancelled.is_set()
         wait(new_engine.cancelled.is_set)
         new_engine.hold.clear()

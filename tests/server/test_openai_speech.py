@@ -181,6 +181,7 @@ def test_a_client_that_leaves_frees_the_engine(start, wait, new_engine) -> None:
         new_engine.hold.set()
         body = {"input": "One. Two. Three.", "response_format": "pcm"}
         with client.stream("POST", "/v1/audio/speech", json=body) as answer:
-            next(answer.iter_bytes())
+            chunks = answer.iter_bytes()  # held: the response ends with it
+            next(chunks)
         wait(lambda: new_engine.cancelled.is_set() and not new_engine.running)
         new_engine.hold.clear()
