@@ -65,11 +65,11 @@ PRESETS = (
     Preset(
         "svqa", ("audio", "image"), ("text", "audio"),
         (Message("system", SVQA_SYSTEM), Message("user", "<|audio|>\n<|image|>")),
-        CanvasRule(tokens=SPOKEN_CANVAS), block_size=SPOKEN_MARK, pins=_SPOKEN,
+        CanvasRule(tokens=SPOKEN_CANVAS), StepsRule(fraction=0.5), block_size=SPOKEN_MARK, pins=_SPOKEN,
     ),
     Preset(
         "sqa", ("audio",), ("text", "audio"), (Message("system", SQA_SYSTEM), Message("user", "\n<|audio|>")),
-        CanvasRule(tokens=SPOKEN_CANVAS), block_size=SPOKEN_MARK, pins=_SPOKEN,
+        CanvasRule(tokens=SPOKEN_CANVAS), StepsRule(fraction=0.5), block_size=SPOKEN_MARK, pins=_SPOKEN,
     ),
     Preset(
         "vqa", ("text", "image"), ("text",), (Message("user", "{text}\n<|image|>"),), _ANSWER,
