@@ -9,6 +9,7 @@ install: .venv/.installed
 
 .venv/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Unmask needs Python 3.11 or newer; run: make PYTHON=/path/to/python3.11")'
+	@echo 'Installing into .venv: a few minutes, once.'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@

@@ -13,7 +13,6 @@ Also writes benchmarks/results/7b_<device>.json. `--tiny --device cpu` runs the 
 those numbers say nothing and are not written.
 """
 
-import argparse
 import json
 import statistics
 import sys
@@ -22,7 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from devices import Rates, device_name, measured_rates, result_file, seconds
+from devices import Rates, chosen_device, device_name, measured_rates, result_file, seconds
 from floor import floor_s
 from naive_loop import NaiveSettings, naive_decode
 from rich.console import Console
@@ -248,20 +247,11 @@ def show(title: str, results: list[dict[str, Any]]) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--tiny", action="store_true", help="toy shapes, to test the benchmark itself")
-    chosen = parser.parse_args()
-    device = torch.device(chosen.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        print(
-            "bench_7b.py needs a CUDA device, and this machine has none; --tiny --device cpu tests it.", file=sys.stderr
-        )
+    chosen = chosen_device(__doc__ or "")
+    if chosen is None:
         return 2
-    if device.type != "cuda" and not chosen.tiny:
-        print(f"bench_7b.py measures CUDA devices; on {device.type} there is only --tiny.", file=sys.stderr)
-        return 2
-    scale = tiny() if chosen.tiny else published()
+    device, is_tiny = chosen
+    scale = tiny() if is_tiny else published()
     rates = measured_rates(device, scale.dtype, scale.product, scale.copied)
     model = random_model(scale, device)
     steps = [time_step(model, scale, shape, size, rates) for shape in scale.steps for size in scale.batches]
@@ -273,10 +263,10 @@ def main() -> int:
     differing = differing_tokens(model, scale)
     show("tokens of requests together and alone", [differing])
     name = device_name(device)
-    report = {"bench": "7b", "device": name, "is_tiny": chosen.tiny, "rates": asdict(rates)}
+    report = {"bench": "7b", "device": name, "is_tiny": is_tiny, "rates": asdict(rates)}
     report |= {"steps": steps, "sampler": sampler, "tasks": tasks, "tokens": differing}
     line = json.dumps(report)
-    if not chosen.tiny:
+    if not is_tiny:
         result_file("7b", name).write_text(line + "\n")
     print(line)
     return 0

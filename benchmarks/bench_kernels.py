@@ -10,7 +10,6 @@ Also writes benchmarks/results/kernels_<device>.json.
 numbers say nothing and are not written.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from devices import device_name, result_file, seconds
+from devices import chosen_device, device_name, result_file, seconds
 from rich.console import Console
 from rich.table import Table
 
@@ -162,18 +161,11 @@ def time_reveal(num_requests: int, size: int, device: torch.device) -> dict[str,
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--tiny", action="store_true", help="toy shapes, to test the benchmark itself")
-    chosen = parser.parse_args()
-    device = torch.device(chosen.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        print("bench_kernels.py needs a CUDA device, and this machine has none.", file=sys.stderr)
+    chosen = chosen_device(__doc__ or "")
+    if chosen is None:
         return 2
-    if device.type != "cuda" and not chosen.tiny:
-        print(f"bench_kernels.py measures CUDA devices; on {device.type} there is only --tiny.", file=sys.stderr)
-        return 2
-    scale = TINY if chosen.tiny else PUBLISHED
+    device, is_tiny = chosen
+    scale = TINY if is_tiny else PUBLISHED
     copy_rate = bytes_copied_per_second(device, scale.copied)
     results = [time_sample(case, scale.vocabulary, device, copy_rate) for case in scale.samples]
     results += [time_reveal(num_requests, size, device) for num_requests, size in scale.reveals]
@@ -191,9 +183,9 @@ def main() -> int:
         )
     Console().print(table)
     name = device_name(device)
-    report = {"bench": "kernels", "device": name, "is_tiny": chosen.tiny, "copy_gb_per_s": copy_rate / 1e9}
+    report = {"bench": "kernels", "device": name, "is_tiny": is_tiny, "copy_gb_per_s": copy_rate / 1e9}
     report["results"] = results
-    if not chosen.tiny:
+    if not is_tiny:
         result_file("kernels", name).write_text(json.dumps(report, indent=2) + "\n")
     print(json.dumps(report))
     return 0

@@ -1,7 +1,9 @@
 """The device that a benchmark runs on: its name, its clock, what it reaches at best, and where its results go."""
 
+import argparse
 import platform
 import re
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +20,22 @@ class Rates:
 
     flops: float  # a second, of one large matrix product
     bytes: float  # a second, read and written, of one large copy
+
+
+def chosen_device(about: str) -> tuple[torch.device, bool] | None:
+    """The script's `--device` and whether it is `--tiny`; None, said on stderr, where only toy shapes could run."""
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--tiny", action="store_true", help="toy shapes, to test the benchmark itself")
+    chosen = parser.parse_args()
+    device = torch.device(chosen.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        print(f"{parser.prog} needs a CUDA device, and there is none; try --tiny --device cpu.", file=sys.stderr)
+        return None
+    if device.type != "cuda" and not chosen.tiny:
+        print(f"{parser.prog} measures CUDA devices; on {device.type} there is only --tiny.", file=sys.stderr)
+        return None
+    return device, chosen.tiny
 
 
 def seconds(call: Callable[[], object], device: torch.device, repeats: int = REPEATS) -> float:

@@ -9,9 +9,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from unmask_engine.encode import MAX_PROMPT_TOKENS as MAX_PROMPT_TOKENS
-from unmask_engine.encode import Recalled, encode_image, encode_speech, recall
-from unmask_engine.encode import too_long as too_long
+from unmask_engine.encode import MAX_PROMPT_TOKENS, Recalled, encode_image, encode_speech, recall, too_long
 from unmask_engine.loaded import LoadedBundle
 from unmask_engine.preset import AUDIO_SLOT, IMAGE_SLOT, TEXT_SLOT, Message
 from unmask_engine.request import AudioPart, ImagePart, Modality, Turn

@@ -8,7 +8,8 @@ from typing import Final
 from unmask_engine.canvas import Paste, blank
 from unmask_engine.choose import choose_preset
 from unmask_engine.edit import edited
-from unmask_engine.layout import MAX_PROMPT_TOKENS, Content, count_tokens, lay_out, too_long, without_slots
+from unmask_engine.encode import MAX_PROMPT_TOKENS, too_long
+from unmask_engine.layout import Content, count_tokens, lay_out, without_slots
 from unmask_engine.loaded import LoadedBundle
 from unmask_engine.preset import Preset
 from unmask_engine.request import (

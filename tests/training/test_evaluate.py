@@ -2,16 +2,20 @@
 
 import json
 import shutil
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from unmask_engine.alignment import WordClock
 from unmask_engine.bundle import load_bundle
 from unmask_engine.engine import Engine
 from unmask_engine.omni_presets import OMNI_PRESETS
 from unmask_engine.preset import StepsRule
+from unmask_engine.request import AudioPart
 from unmask_training import evaluate
 from unmask_training.evaluate_codecs import image_codec, mel_distance, psnr, ssim
 from unmask_training.evaluate_curves import (
@@ -27,7 +31,7 @@ from unmask_training.evaluate_curves import (
     halved,
 )
 from unmask_training.evaluate_report import curves_of, draw_curves, results_json, results_markdown
-from unmask_training.examiner import Examiner
+from unmask_training.examiner import Examiner, heard_rates
 from unmask_training.listeners import content_words, sphinx_hears, sphinx_hears_all
 from unmask_training.seen import Seen
 from unmask_training.tasks import MORE, TASKS, Score, possible, scores
@@ -43,6 +47,21 @@ def test_the_default_table_has_a_row_for_every_bar() -> None:
     pictures, speech = ["t2i", "t2i_many", "vqa", "caption"], ["asr", "asr_unseen_voice", "tts"]
     assert list(TASKS) == [*pictures, *speech, "s2i", "svqa", "sqa", "chat"]
     assert not TASKS.keys() & MORE.keys()
+
+
+def test_ears_alone_are_measured_where_their_classes_are_tokens(examiner: Examiner) -> None:
+    sound = AudioPart(np.zeros(16_000, np.float32), 16_000)
+    assert list(heard_rates(examiner, "WER", ["x"], [sound])) == ["WER"]  # the bundle does not say what they are
+    tokenizer = examiner.engine.bundle.tokenizer
+    first, second = (token + 1 for token in tokenizer.encode_plain("ab")[:2])
+    path = torch.tensor([0, first, first, 0, first, second, 0])  # repeats and blanks are no tokens
+    clock = WordClock(lambda _: torch.nn.functional.one_hot(path).float(), tokenizer.encode_plain, 16_000, 0.06)
+    hearing = copy(examiner.engine)
+    hearing.bundle = replace(examiner.engine.bundle, word_clock=clock)
+    both = Examiner(hearing, examiner.bundle, samples=1, seed=0)
+    said = tokenizer.decode([first - 1, first - 1, second - 1])
+    assert both.ears_alone([sound]) == [said]
+    assert heard_rates(both, "WER", [said], [sound])["(WER, CTC alone)"] == (0.0, 1)
 
 
 def test_every_variant_changes_one_thing() -> None:

@@ -13,6 +13,7 @@ from unmask_training.examiner import (
     Measures,
     audio_of,
     error_rate,
+    heard_rates,
     held_out,
     image_of,
     says_its_text,
@@ -26,22 +27,22 @@ from unmask_training.voices import SPEAKING_VOICE, Delivery, record_all
 from unmask_training.world import describable_scene, free_scene
 
 
-def _recognised(examiner: Examiner, task: str, unseen: bool) -> Measure:
+def _recognised(examiner: Examiner, task: str, name: str, unseen: bool) -> Measures:
     rng = examiner.rng(task)
     said = held_out(
         lambda: sentence(rng, describable_scene(rng)),
         lambda text: text not in examiner.seen.sentences,
         examiner.samples,
     )
-    return error_rate(list(zip(said, examiner.ears(speech_of(said, rng, unseen)), strict=True)))
+    return heard_rates(examiner, name, said, speech_of(said, rng, unseen))
 
 
 def recognition(examiner: Examiner) -> Measures:
-    return {"speech -> text WER": _recognised(examiner, "asr", False)}
+    return _recognised(examiner, "asr", "speech -> text WER", False)
 
 
 def recognition_unseen_voice(examiner: Examiner) -> Measures:
-    return {"speech -> text WER, unseen voice": _recognised(examiner, "asr_unseen_voice", True)}
+    return _recognised(examiner, "asr_unseen_voice", "speech -> text WER, unseen voice", True)
 
 
 def synthesis(examiner: Examiner) -> Measures:
@@ -56,7 +57,7 @@ def synthesis(examiner: Examiner) -> Measures:
     source = [AudioPart((v / 32767).astype(np.float32), 22_050) for v in voice]
     heard = sphinx_hears_all([(a.samples, a.sample_rate) for a in (*audio, *source)])
     return {
-        "text -> speech WER, own ears": error_rate(list(zip(said, examiner.ears(audio), strict=True))),
+        **heard_rates(examiner, "text -> speech WER, own ears", said, audio),
         "text -> speech WER, pocketsphinx": error_rate(list(zip(said, heard[: len(said)], strict=True))),
         "(the source voice itself, pocketsphinx WER)": error_rate(list(zip(said, heard[len(said) :], strict=True))),
     }

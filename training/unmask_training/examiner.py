@@ -13,6 +13,7 @@ import numpy as np
 
 from unmask_engine.bundle import Bundle
 from unmask_engine.engine import Engine
+from unmask_engine.media import resample
 from unmask_engine.preset import Preset
 from unmask_engine.request import (
     AudioPart,
@@ -26,6 +27,7 @@ from unmask_engine.request import (
 from unmask_training.listeners import word_error_rate
 from unmask_training.render import render
 from unmask_training.seen import Seen, seen_by
+from unmask_training.train_ears import first_rows
 from unmask_training.voices import HELD_OUT_VOICES, Delivery, any_delivery, record_all
 from unmask_training.world import Scene, describable_scene
 
@@ -82,6 +84,14 @@ class Examiner:
     def ears(self, audio: Sequence[AudioPart]) -> list[str]:
         return [g.text or "" for g in self.answers([(a,) for a in audio], ("text",), "asr")]
 
+    def ears_alone(self, audio: Sequence[AudioPart]) -> list[str]:
+        """What the CTC head of the ears makes of it, without the backbone; nothing where the bundle has none."""
+        clock = self.engine.bundle.word_clock
+        if clock is None:
+            return []
+        paths = [clock.hear(resample(a, clock.rate).samples).argmax(-1) for a in audio]
+        return [self.engine.bundle.tokenizer.decode((path[first_rows(path)] - 1).tolist()) for path in paths]
+
     def scenes(self, task: str, single: bool | None) -> list[Scene]:
         """Describable scenes that training was not shown: with one thing, with several, or either."""
         rng = self.rng(task)
@@ -112,6 +122,14 @@ def share(right: Sequence[bool]) -> Measure:
 def error_rate(pairs: Sequence[tuple[str, str]]) -> Measure:
     """Word error rate of (truth, heard)."""
     return Measure(word_error_rate(pairs), len(pairs))
+
+
+def heard_rates(examiner: Examiner, name: str, said: Sequence[str], audio: Sequence[AudioPart]) -> Measures:
+    """Word error rates of recognition: the model's, and that of its ears alone, which tells whose the errors are."""
+    found = {name: error_rate(list(zip(said, examiner.ears(audio), strict=True)))}
+    if alone := examiner.ears_alone(audio):
+        found[f"({name}, CTC alone)"] = error_rate(list(zip(said, alone, strict=True)))
+    return found
 
 
 def says_its_text(examiner: Examiner, made: Sequence[Generation]) -> Measure:

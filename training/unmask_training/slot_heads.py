@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from unmask_engine.models.omni import OmniModel
 from unmask_training.corpus import SLOT_TOKENS
 from unmask_training.naming import IGNORED, NamingHead
+from unmask_training.train_ears import MAX_WORDS
 from unmask_training.vocabulary import TEXT_TOKENS
 
-MAX_SLOTS = 32
 SPOKEN_LAYERS = 1, 3  # after which the number and the word are named: of a slot
 HEARD_LAYERS = 1, 3  # ... and of what is heard, which the ears have numbered
 
@@ -46,11 +46,11 @@ def heard_labels(
     """
     number, word = (torch.full((length,), IGNORED) for _ in range(2))
     answer = slice(answer_start - 1, answer_start - 1 + len(tokens))
-    number[answer] = torch.arange(len(tokens)).clamp(max=MAX_SLOTS - 1)
+    number[answer] = torch.arange(len(tokens)).clamp(max=MAX_WORDS - 1)
     word[answer] = torch.tensor(tokens)
     if [token for _, token in rows] == tokens:
         for i, (position, _) in enumerate(rows):
-            number[position] = min(i, MAX_SLOTS - 1)
+            number[position] = min(i, MAX_WORDS - 1)
     return number, word
 
 
@@ -59,7 +59,7 @@ class SlotHeads(nn.Module):
 
     def __init__(self, omni: OmniModel, number_layer: int, word_layer: int) -> None:
         super().__init__()
-        self.number = NamingHead(omni, number_layer, (MAX_SLOTS,))
+        self.number = NamingHead(omni, number_layer, (MAX_WORDS,))
         self.word = NamingHead(omni, word_layer, (TEXT_TOKENS,))
 
     def loss(self, number: Tensor, word: Tensor) -> Tensor:
