@@ -48,6 +48,7 @@ def test_a_step_reads_no_value_before_its_tokens_are_sent() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
 def test_a_step_on_a_gpu_does_not_wait_for_it() -> None:
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")

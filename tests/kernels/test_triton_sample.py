@@ -307,6 +307,7 @@ def test_a_preset_s_rows_are_settled_by_their_candidates(device: torch.device) -
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
 def test_the_host_does_not_wait_for_the_device() -> None:
     logits, logits_u, params = mixed(11, 6, 3000)
     there = None if logits_u is None else logits_u.cuda()
