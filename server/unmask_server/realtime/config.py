@@ -45,7 +45,8 @@ class ServerVad(Wire):
     threshold: float = Field(default=0.5, ge=0, le=1)
     prefix_padding_ms: int = Field(default=300, ge=0, le=5000)
     silence_duration_ms: int = Field(default=500, ge=100, le=10_000)
-    idle_timeout_ms: None = None
+    # Of silence after an answer, until the model speaks up by itself.
+    idle_timeout_ms: int | None = Field(default=None, ge=1000, le=60_000)
     create_response: bool = True
     interrupt_response: bool = True
 

@@ -11,6 +11,7 @@ from unmask_server.realtime import vad
 from unmask_server.realtime.audio import Samples
 from unmask_server.realtime.config import Input, ServerVad
 from unmask_server.realtime.events import new_id
+from unmask_server.realtime.idle import Idleness
 from unmask_server.realtime.limits import RealtimeLimits
 from unmask_server.realtime.speech_in import SpeechIn
 from unmask_server.realtime.vad import Change, SpeechPaused, SpeechResumed, SpeechStarted, SpeechStopped, TurnDetector
@@ -46,7 +47,17 @@ class TurnEnded:
     samples: Samples
 
 
-Turn = TurnStarted | TurnPaused | TurnResumed | TurnEnded
+@dataclass(frozen=True)
+class TurnMissed:
+    """Silence for as long as the session waits: a turn in which nothing was said."""
+
+    item_id: str
+    start_ms: int
+    ms: int
+    samples: Samples
+
+
+Turn = TurnStarted | TurnPaused | TurnResumed | TurnEnded | TurnMissed
 
 
 class Listener:
@@ -56,6 +67,7 @@ class Listener:
         self._settings = settings
         self._buffer = SpeechIn(settings.wire_format.rate)
         self._item_id = new_id("item")
+        self._idleness = Idleness()
         self._detector = self._new_detector()
 
     def configure(self, settings: Input) -> None:
@@ -65,6 +77,15 @@ class Listener:
             self._buffer = SpeechIn(settings.wire_format.rate, self._buffer.end_ms)
         if (settings.format, settings.turn_detection) != (old.format, old.turn_detection):
             self._detector = self._new_detector()
+            self._idleness.begin_anew(self._buffer.end_ms)
+
+    def wait(self, left_s: float) -> None:
+        """An answer is done, and so much of its sound is still to be played: from then on a silence may be too long."""
+        if self._detector is not None and not self._detector.is_speech:
+            self._idleness.wait(left_s)
+
+    def stop_waiting(self) -> None:
+        self._idleness.stop()
 
     async def hear(self, audio: object) -> list[Turn]:
         """base64 of the session's format; raises RequestError."""
@@ -76,10 +97,13 @@ class Listener:
                 raise self._too_long()
             self._buffer.append(samples)
             return []
+        self._idleness.begin(self._buffer.end_ms)
         self._buffer.append(samples)
         turns = [self._turn(change) for change in await self._detected(self._detector, samples)]
         if not self._detector.is_speech:
-            self._buffer.take(self._buffer.end_ms - self._kept_ms)
+            turns += self._missed()
+            kept_from, idle_from = self._buffer.end_ms - self._kept_ms, self._idleness.start_ms
+            self._buffer.take(kept_from if idle_from is None else min(kept_from, idle_from))
         elif self._is_full(0):
             self._detector = self._new_detector()
             turns.append(self._turn(SpeechStopped(self._buffer.end_ms, self._buffer.end_ms)))
@@ -95,6 +119,7 @@ class Listener:
             raise RequestError(message, code="input_audio_buffer_commit_empty")
         samples = self._buffer.take()
         item_id = self._item_id
+        self._idleness.stop()
         self._begin_anew()
         return item_id, samples
 
@@ -131,6 +156,7 @@ class Listener:
     def _turn(self, change: Change) -> Turn:
         if isinstance(change, SpeechStarted):
             self._buffer.take(change.ms)
+            self._idleness.stop()
             return TurnStarted(self._item_id, change.ms)
         if isinstance(change, SpeechPaused):
             return TurnPaused(self._item_id, self._buffer.until(change.ms))
@@ -142,8 +168,24 @@ class Listener:
         self._item_id = new_id("item")
         return ended
 
+    def _missed(self) -> list[Turn]:
+        settings, start_ms = self._settings.turn_detection, self._idleness.start_ms
+        timeout_ms = settings.idle_timeout_ms if isinstance(settings, ServerVad) else None
+        if timeout_ms is None:
+            self._idleness.stop()
+            return []
+        end_ms = self._buffer.end_ms
+        if start_ms is None or end_ms - start_ms < timeout_ms:
+            return []
+        self._idleness.stop()
+        self._buffer.take(start_ms)
+        missed = TurnMissed(self._item_id, start_ms, end_ms, self._buffer.until())
+        self._item_id = new_id("item")
+        return [missed]
+
     def _begin_anew(self) -> None:
         self._item_id = new_id("item")
+        self._idleness.begin_anew(self._buffer.end_ms)
         if self._detector is not None and self._detector.is_speech:
             self._detector = self._new_detector()
 

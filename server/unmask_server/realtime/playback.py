@@ -22,6 +22,13 @@ class Playback:
         """To now, a second of sound."""
         return (time.perf_counter() - self._began) / self._sent_s
 
+    @property
+    def left_s(self) -> float:
+        """Of what has been sent, not played yet."""
+        if self._first is None:
+            return 0.0
+        return max(0.0, self._first + self.underrun_s + self._sent_s - time.perf_counter())
+
     def sent(self, total_s: float) -> None:
         """So much sound has left by now."""
         if total_s <= self._sent_s:

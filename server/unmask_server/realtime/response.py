@@ -51,10 +51,16 @@ class Response:
         self._made_s = 0.0  # of sound, by the requests that are done
         self._task: asyncio.Task[None] | None = None
         self.is_over = False
+        self._is_interrupted = False
 
     @property
     def is_in_conversation(self) -> bool:
         return self._conversation is not None
+
+    @property
+    def left_s(self) -> float:
+        """Of its sound, still to be played; nothing where it was interrupted."""
+        return 0.0 if self._is_interrupted else self._playback.left_s
 
     def start(self, make_plan: Callable[[], Plan], begun: HeadStart | None, done: Callable[["Response"], None]) -> None:
         """`done` is called once nothing more of it will be told; what is `begun` may be its answer."""
@@ -65,6 +71,7 @@ class Response:
 
     def interrupt(self, reason: Interruption) -> None:
         """At once: the sound that has not left is taken back, and what the client waits for is closed."""
+        self._is_interrupted = True
         if self._reply is not None:
             self._reply.take_back(self._outbox.take_back_speech(self._reply.item.id))
         self._metrics.interrupted(reason)

@@ -10,7 +10,7 @@ from unmask_engine.request import RequestError
 from unmask_server.bridge import EngineThread
 from unmask_server.errors import ServerError
 from unmask_server.metrics import Metrics
-from unmask_server.realtime.ahead import HeadStart, dropped_after
+from unmask_server.realtime.ahead import HeadStart
 from unmask_server.realtime.audio import Samples
 from unmask_server.realtime.config import ResponseOptions, Session, parsed
 from unmask_server.realtime.conversation import Conversation, without_old_media
@@ -18,10 +18,10 @@ from unmask_server.realtime.dialogue import plan, transcription
 from unmask_server.realtime.events import JsonObject, error_event, event, new_id, read_object
 from unmask_server.realtime.items import Heard, Item, read_item
 from unmask_server.realtime.limits import RealtimeLimits
-from unmask_server.realtime.listener import Listener, TurnEnded, TurnPaused, TurnResumed, TurnStarted
+from unmask_server.realtime.listener import Listener, TurnEnded, TurnMissed, TurnPaused, TurnResumed, TurnStarted
 from unmask_server.realtime.outbox import Outbox
 from unmask_server.realtime.response import Response, wanted
-from unmask_server.realtime.transcription import TRANSCRIPT, tell_failure, transcribe
+from unmask_server.realtime.transcription import TRANSCRIPT, Transcriptions
 from unmask_server.realtime.unmasking import check_word_times
 
 REFERENCE: Final = "item_reference"  # an entry of a response's `input` that is in the conversation already
@@ -51,7 +51,7 @@ class RealtimeSession:
         self._listener = Listener(session.audio.input, limits, metrics)
         self._head_start: HeadStart | None = None  # of the turn that has paused
         self._responses: set[Response] = set()
-        self._transcriptions: set[asyncio.Task[None]] = set()
+        self._transcriptions = Transcriptions(bridge, self._conversation, outbox, limits.max_transcriptions)
         self._handlers: dict[str, Callable[[JsonObject], Awaitable[None]]] = {
             "session.update": self._update,
             "input_audio_buffer.append": self._append,
@@ -90,15 +90,14 @@ class RealtimeSession:
     @property
     def is_busy(self) -> bool:
         """Something is being answered or written down."""
-        return bool(self._responses or self._transcriptions)
+        return bool(self._responses) or self._transcriptions.is_busy
 
     def close(self) -> None:
         """Everything that runs for it stops."""
         self._drop_head_start()
         for response in list(self._responses):
             response.abandon()
-        for task in self._transcriptions:
-            task.cancel()
+        self._transcriptions.cancel()
 
     async def _update(self, wire: JsonObject) -> None:
         session = self._session.updated(wire.get("session"))
@@ -119,11 +118,15 @@ class RealtimeSession:
                 self._begin_ahead(turn)
             elif isinstance(turn, TurnResumed):
                 self._drop_head_start()
-            else:
+            elif isinstance(turn, TurnEnded):
                 self._tell("input_audio_buffer.speech_stopped", audio_end_ms=turn.ms, item_id=turn.item_id)
                 self._end(turn)
+            else:
+                where = {"audio_start_ms": turn.start_ms, "audio_end_ms": turn.ms, "item_id": turn.item_id}
+                self._tell("input_audio_buffer.timeout_triggered", **where)
+                self._end(turn)
 
-    def _end(self, turn: TurnEnded) -> None:
+    def _end(self, turn: TurnEnded | TurnMissed) -> None:
         begun, self._head_start = self._head_start, None
         is_answered = self._is_next_turn_answered
         self._hear(turn.item_id, turn.samples, None if is_answered else begun)
@@ -181,19 +184,10 @@ class RealtimeSession:
             "input_audio_buffer.committed", item_id=item_id, previous_item_id=self._conversation.previous_id(item_id)
         )
         self._tell_item(item)
-        has_room = len(self._transcriptions) < self._limits.max_transcriptions
-        if self._session.transcribes and has_room:
-            work = transcribe(self._bridge, item, self._conversation, self._outbox, self._session.x_unmask, begun)
-            task = asyncio.create_task(work)
-            self._transcriptions.add(task)
-            task.add_done_callback(self._transcriptions.discard)
-            dropped_after(task, begun)
-            return
-        if begun is not None:
-            begun.drop()
         if self._session.transcribes:
-            message = f"{len(self._transcriptions)} turns are being written down, as many as may be at a time."
-            tell_failure(self._outbox, item, RequestError(message, code="too_many_transcriptions"))
+            self._transcriptions.start(item, self._session.x_unmask, begun)
+        elif begun is not None:
+            begun.drop()
 
     async def _clear(self, _: JsonObject) -> None:
         self._listener.clear()
@@ -255,11 +249,16 @@ class RealtimeSession:
         conversation = None if is_outside else self._conversation
         response = Response(self._outbox, self._bridge, session, conversation, options.metadata, self._metrics)
         self._responses.add(response)
+        if not is_outside:
+            self._listener.stop_waiting()
         context = self._conversation.items if items is None else items
         presets = self._bridge.engine.bundle.presets
-        response.start(
-            lambda: plan(context, presets, session, options.instructions), begun, done=self._responses.discard
-        )
+        response.start(lambda: plan(context, presets, session, options.instructions), begun, done=self._done)
+
+    def _done(self, response: Response) -> None:
+        self._responses.discard(response)
+        if response.is_in_conversation and self._active() is None:
+            self._listener.wait(response.left_s)
 
     async def _cancel_response(self, wire: JsonObject) -> None:
         wanted = wire.get("response_id")

@@ -1,5 +1,6 @@
 """What the user said, as text, told beside the dialogue."""
 
+import asyncio
 import contextlib
 import logging
 from typing import Final
@@ -8,7 +9,7 @@ from unmask_engine.request import Progress, RequestError, Usage
 from unmask_server.bridge import EngineThread, Finished, Wants
 from unmask_server.errors import ServerError
 from unmask_server.realtime import ahead
-from unmask_server.realtime.ahead import HeadStart
+from unmask_server.realtime.ahead import HeadStart, dropped_after
 from unmask_server.realtime.config import Unmask
 from unmask_server.realtime.conversation import Conversation
 from unmask_server.realtime.dialogue import transcription
@@ -23,15 +24,45 @@ TRANSCRIPT: Final = Wants(progress=True)
 KIND: Final = "conversation.item.input_audio_transcription"
 
 
-async def transcribe(
+class Transcriptions:
+    """Those of one session that are on their way, `limit` at a time."""
+
+    def __init__(self, bridge: EngineThread, conversation: Conversation, outbox: Outbox, limit: int) -> None:
+        self._bridge, self._conversation, self._outbox, self._limit = bridge, conversation, outbox, limit
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._tasks)
+
+    def start(self, item: Item, wanted: Unmask, begun: HeadStart | None) -> None:
+        """Of an item that is one recording; where there are too many, its failure is told."""
+        if len(self._tasks) >= self._limit:
+            if begun is not None:
+                begun.drop()
+            message = f"{len(self._tasks)} turns are being written down, as many as may be at a time."
+            _tell_failure(self._outbox, item, RequestError(message, code="too_many_transcriptions"))
+            return
+        work = _transcribe(self._bridge, item, self._conversation, self._outbox, wanted, begun)
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        dropped_after(task, begun)
+
+    def cancel(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+
+async def _transcribe(
     bridge: EngineThread,
     item: Item,
     conversation: Conversation,
     outbox: Outbox,
     wanted: Unmask,
-    begun: HeadStart | None = None,
+    begun: HeadStart | None,
 ) -> None:
-    """Of an item that is one recording. A failure is told, and hurts nothing else. What is `begun` may be it."""
+    """A failure is told, and hurts nothing else. What is `begun` may be it."""
     where = {"item_id": item.id, "content_index": 0}
     unmasking = Unmasking(wanted, lambda: outbox.is_behind)
     told = ""
@@ -53,13 +84,13 @@ async def transcribe(
     except Exception as error:
         if not isinstance(error, RequestError | ServerError):
             log.exception("transcription failed")
-        tell_failure(outbox, item, error)
+        _tell_failure(outbox, item, error)
         return
     conversation.write_down(item.id, told)
     outbox.put(event(f"{KIND}.completed", **where, transcript=told, usage=_usage_json(usage)))
 
 
-def tell_failure(outbox: Outbox, item: Item, error: Exception) -> None:
+def _tell_failure(outbox: Outbox, item: Item, error: Exception) -> None:
     outbox.put(event(f"{KIND}.failed", item_id=item.id, content_index=0, error=error_json(error)))
 
 
