@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unmask_engine.alignment import WordClock
+from unmask_engine.bfloat16 import multiplies_bfloat16
 from unmask_engine.bundle import Bundle, ComponentName, load_bundle
 from unmask_engine.codecs.image_tokenizer import ImageTokenizer
 from unmask_engine.codecs.speech_decoder import SpeechDecoder
@@ -128,8 +129,8 @@ class LoadedBundle:
         device = torch.device(device)
         is_split = tensor_parallel > 1
         model = cast(OmniModel, load_component(bundle, "backbone", device="cpu" if is_split else device))
-        if device.type == "cpu" and _multiplies_bfloat16():
-            model.model.layers.to(torch.bfloat16)
+        if device.type == "cpu" and multiplies_bfloat16(device):
+            model.model.layers.to(torch.bfloat16)  # embeddings, the sum past the layers, head and ears need float32
         (tokenizer_file,) = bundle.files("text_tokenizer")
         tokenizer = TextTokenizer(tokenizer_file)
         size = model.lm_head.weight.shape[0]
@@ -158,15 +159,6 @@ def _split(bundle: Bundle, model: OmniModel, device: torch.device, size: int) ->
     from unmask_engine.tensor_parallel import lead  # torch's distributed tensors take a while to import
 
     return lead(bundle, model, device, size)
-
-
-def _multiplies_bfloat16() -> bool:
-    """Whether this CPU has matrix instructions for bfloat16: then the layers run four times faster in it (docs/log.md).
-
-    What needs float32 keeps it: embeddings, the sum past the layers, the head, and the speech encoder.
-    """
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def _image_codec(bundle: Bundle, device: torch.device) -> ImageTokenizer | None:

@@ -35,9 +35,10 @@ from unmask_training import (
     train_speech_codec,
     train_vocoder,
 )
+from unmask_training.batches import BatchStream, exercise
 from unmask_training.pools import Pools, scenes, tokenise_pictures
 from unmask_training.shared_bits import SharedBits
-from unmask_training.train_backbone import BatchStream, Learner, masked_loss
+from unmask_training.train_backbone import Learner, learning_loss
 
 GPU = torch.device("meta")
 _MOVES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
@@ -140,7 +141,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """A pretended GPU; the device types of all autocasts."""
     casts: list[str] = []
 
-    def cast(device_type: str, dtype: torch.dtype) -> AbstractContextManager[None]:
+    def cast(device_type: str, dtype: torch.dtype, enabled: bool = True) -> AbstractContextManager[None]:
         casts.append(device_type)
         return nullcontext()
 
@@ -193,7 +194,9 @@ def _rows() -> list[np.ndarray]:
 def test_a_stage_leaves_nothing_on_the_cpu(gpu: list[str], pools: Pools, task: str) -> None:
     model = Learner(SharedBits(_omni(pools), pools.writer.id("<|image_0|>"), torch.randn(4096, 12).sign())).to(GPU)
     batch = next(BatchStream(pools, {task: 1.0}, 256, random.Random(1)))
-    loss, numbers = masked_loss(model, batch, pools.writer.mask, _rows(), torch.Generator().manual_seed(0))
+    loss, numbers = learning_loss(
+        model, exercise([batch], pools.writer.mask, _rows(), torch.Generator().manual_seed(0))
+    )
     assert 0 < numbers["answers"] < 15
     _learns(model, loss, gpu)
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
+from unmask_training.batches import EMPTY, Batch, collate, hidden_positions
 from unmask_training.masking import PAD_RATIO, hide
 from unmask_training.pools import Pools
 from unmask_training.sequences import SPOKEN_CANVAS, SPOKEN_MARK, Sample, Writer
-from unmask_training.train_backbone import EMPTY, Batch, collate, hidden_positions
 from unmask_training.vocabulary import AUDIO_CODES, IMAGE_CODES, TEXT_TOKENS, build_tokenizer
 
 

@@ -18,11 +18,12 @@ from unmask_engine.models.backbone import BackboneConfig
 from unmask_engine.models.omni import OmniModel
 from unmask_engine.models.speech_encoder import SpeechEncoderConfig
 from unmask_training import parallel, train_backbone
+from unmask_training.batches import BatchStream, exercise
 from unmask_training.loop import Schedule, Training
 from unmask_training.pools import Pools
 from unmask_training.sequences import Writer
 from unmask_training.shared_bits import SharedBits
-from unmask_training.train_backbone import BatchStream, Learner, masked_loss
+from unmask_training.train_backbone import Learner, learning_loss
 from unmask_training.vocabulary import build_tokenizer
 from unmask_training.world import free_scene
 
@@ -64,7 +65,7 @@ def train(work: Path, out: Path, split: bool, matrix_rate: float, steps: int, mi
         def loss_of(step: int, turns: Any = turns) -> tuple[torch.Tensor, dict[str, float]]:
             i = next(turns)
             batch = next(BatchStream(pools, {TASKS[i]: 1.0}, 200, random.Random(step)))
-            return masked_loss(model, batch, pools.writer.mask, [], torch.Generator().manual_seed(step))
+            return learning_loss(model, exercise([batch], pools.writer.mask, [], torch.Generator().manual_seed(step)))
 
         loss, _, _ = training._optimise(loss_of)
         training.step += 1

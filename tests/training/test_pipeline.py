@@ -18,7 +18,17 @@ from tokenizers import Tokenizer
 from unmask_engine.models.backbone import BackboneConfig
 from unmask_engine.models.omni import OmniModel
 from unmask_engine.models.speech_encoder import SpeechEncoderConfig
-from unmask_training import loop, parallel, partial, publish, recipe, stage_bundle, train_backbone, train_vocoder
+from unmask_training import (
+    batches,
+    loop,
+    parallel,
+    partial,
+    publish,
+    recipe,
+    stage_bundle,
+    train_backbone,
+    train_vocoder,
+)
 from unmask_training.loop import Schedule, Training
 from unmask_training.partial import save_arrays, save_weights, whole
 from unmask_training.pools import Pools
@@ -149,11 +159,11 @@ def test_options_of_a_stage_train(work: Path, tmp_path: Path, options: dict[str,
 
 def test_pads_are_hidden_as_the_stage_says(work: Path) -> None:
     _, pools = toy(work)
-    batch = next(train_backbone.BatchStream(pools, {"chat": 1.0}, 4000, random.Random(0)))
+    batch = next(batches.BatchStream(pools, {"chat": 1.0}, 4000, random.Random(0)))
 
     def share(**options: float) -> float:
         generator = torch.Generator().manual_seed(0)
-        hidden = [train_backbone.hidden_positions(batch, generator, **options) for _ in range(40)]
+        hidden = [batches.hidden_positions(batch, generator, **options) for _ in range(40)]
         return float(torch.stack(hidden)[:, batch.pads].float().mean())
 
     attenuated = [share(as_decoded=0.0, pad_ratio=ratio) for ratio in (1.0, 0.6, 0.3)]

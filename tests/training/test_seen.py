@@ -17,7 +17,8 @@ from unmask_training.pools import scenes
 from unmask_training.voices import Delivery
 from unmask_training.world import Scene, describable_scene
 
-SIZES = {"captions": 20, "takes": 1, "talk_takes": 1, "others": 20, "apart": 10, "speaking": 6, "drawn": 30, "seen": 5}
+SIZES = {"captions": 20, "takes": 1, "talk_takes": 1, "others": 20, "apart": 10, "own": 5, "speaking": 6}
+SIZES |= {"drawn": 30, "seen": 5}
 RECIPE = {"seed": 3, "data": SIZES}
 
 

@@ -13,10 +13,11 @@ from unmask_engine.models.backbone import BackboneConfig
 from unmask_engine.models.omni import OmniModel
 from unmask_engine.models.speech_encoder import SpeechEncoderConfig
 from unmask_training import align_speech, loop
+from unmask_training.batches import BatchStream, exercise
 from unmask_training.loop import Schedule, Training
 from unmask_training.pools import Pools
 from unmask_training.shared_bits import SharedBits
-from unmask_training.train_backbone import BatchStream, Learner, Stage, initialise, masked_loss, train_stage
+from unmask_training.train_backbone import Learner, Stage, initialise, learning_loss, train_stage
 from unmask_training.vocabulary import IMAGE_CODES
 from unmask_training.world import free_scene
 
@@ -48,7 +49,7 @@ def test_every_task_gives_a_loss_and_gradients(pools: Pools, model: Learner, tas
     batch = next(BatchStream(pools, {task: 1.0}, 512, random.Random(1)))
     assert batch.ids.shape[1] % 16 == 0
     assert batch.pads.any(1).all()
-    loss, numbers = masked_loss(model, batch, pools.writer.mask, rows(), torch.Generator().manual_seed(0))
+    loss, numbers = learning_loss(model, exercise([batch], pools.writer.mask, rows(), torch.Generator().manual_seed(0)))
     loss.backward()
     assert 0 < numbers["answers"] < 15
     assert loss.item() >= numbers["answers"]
@@ -61,7 +62,9 @@ def test_the_loss_falls_by_learning(pools: Pools, model: Learner) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
     for step in range(40):
-        loss, _ = masked_loss(model, batch, pools.writer.mask, rows(), torch.Generator().manual_seed(step))
+        loss, _ = learning_loss(
+            model, exercise([batch], pools.writer.mask, rows(), torch.Generator().manual_seed(step))
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

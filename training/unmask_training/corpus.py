@@ -7,14 +7,15 @@ import dataclasses
 import json
 import random
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unmask_training.language import SMALL_TALK, all_questions, caption, sentence, word_salad, words
+from unmask_training.spread import spread
 from unmask_training.voices import (
     HELD_OUT_VOICES,
     SPEAKING_VOICE,
@@ -92,21 +93,25 @@ def _recorded(said: list[Said], deliveries: list[Delivery], rate: int) -> Corpus
 
 
 def listening(
-    seed: int, captions: int, takes: int, talk_takes: int, others: int, apart: int, held_out: bool = False
+    seed: int, captions: int, takes: int, talk_takes: int, others: int, apart: int, own: int, held_out: bool = False
 ) -> Corpus:
     """What people say to the model: captions, every question `takes` times and all small talk `talk_takes` times,
-    other sentences, and `apart` sentences word by word, half of them in the model's own voice and pace."""
+    other sentences, `apart` sentences word by word, half of them in the model's own voice and pace, and `own` ones all
+    in that voice, whose words need no recording of their own."""
     rng = random.Random(seed)
     said, deliveries = _running_script(rng, captions, takes, talk_takes, others, held_out)
-    running = _recorded(said, deliveries, LISTENING_RATE)
-    return running.joined(_apart(rng, apart)) if apart else running
+    corpus = _recorded(said, deliveries, LISTENING_RATE)
+    corpus = corpus.joined(_apart(rng, apart)) if apart else corpus
+    return corpus.joined(_own(rng, own)) if own else corpus
 
 
-def listening_script(seed: int, captions: int, takes: int, talk_takes: int, others: int, apart: int) -> list[Said]:
+def listening_script(
+    seed: int, captions: int, takes: int, talk_takes: int, others: int, apart: int, own: int
+) -> list[Said]:
     """What `listening` records, without recording it."""
     rng = random.Random(seed)
     running, _ = _running_script(rng, captions, takes, talk_takes, others, held_out=False)
-    return running + _apart_script(rng, apart)[0]
+    return running + _apart_script(rng, apart)[0] + _own_script(rng, own)
 
 
 def _running_script(
@@ -162,8 +167,24 @@ def _apart(rng: random.Random, count: int) -> Corpus:
             wave = record_apart(said[i].text, deliveries[i], LISTENING_RATE, gaps[i])
         return (wave * 32767).astype(np.int16)
 
-    with ThreadPoolExecutor(4) as pool:
-        waves = list(pool.map(one, range(count)))
+    waves = spread(one, range(count))
+    ends = np.cumsum([len(w) for w in waves], dtype=np.int64)
+    return Corpus(tuple(said), np.concatenate(waves), ends, LISTENING_RATE)
+
+
+def _own_script(rng: random.Random, count: int) -> list[Said]:
+    """What the model may say, half of it words in any order."""
+    said = []
+    for _ in range(count):
+        text = word_salad(rng, 1, 8) if rng.random() < 0.5 else sentence(rng, describable_scene(rng))
+        said.append(Said(text, "own", SPEAKING_VOICE))
+    return said
+
+
+def _own(rng: random.Random, count: int) -> Corpus:
+    said, words = _own_script(rng, count), word_recordings(LISTENING_RATE)
+    spoken = {word: (wave * 32767).astype(np.int16) for word, wave in words.items()}
+    waves = [np.concatenate([spoken[word] for word in s.text.split()]) for s in said]
     ends = np.cumsum([len(w) for w in waves], dtype=np.int64)
     return Corpus(tuple(said), np.concatenate(waves), ends, LISTENING_RATE)
 
@@ -192,6 +213,7 @@ def speaking(seed: int, count: int) -> Corpus:
     return Corpus(corpus.said, flat, ends, rate)
 
 
+@cache
 def word_recordings(rate: int) -> dict[str, NDArray[np.float32]]:
     """Each word alone in the speaking voice, in a slot of `SLOT_TOKENS` tokens with silence at its end.
 
@@ -199,13 +221,14 @@ def word_recordings(rate: int) -> dict[str, NDArray[np.float32]]:
     word is spoken follows from where it stands.
     """
     slot, silence = round(SLOT_TOKENS * TOKEN_SECONDS * rate), round(0.5 * TOKEN_SECONDS * rate)
-    padded = {}
-    for word in words():
+
+    def one(word: str) -> NDArray[np.float32]:
         speed = 1.0
         samples = trimmed(record(word, Delivery(SPEAKING_VOICE), rate))
         while len(samples) > slot - silence:
             speed *= max(1.02, len(samples) / (slot - silence))
             samples = trimmed(record(word, Delivery(SPEAKING_VOICE, speed), rate))
         lead = min(int(0.02 * rate), slot - len(samples))
-        padded[word] = np.pad(samples, (lead, slot - lead - len(samples))).astype(np.float32)
-    return padded
+        return np.pad(samples, (lead, slot - lead - len(samples))).astype(np.float32)
+
+    return dict(zip(words(), spread(one, words()), strict=True))

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from unmask_engine.bfloat16 import multiplies_bfloat16
+
 CPU = torch.device("cpu")
 
 
@@ -30,8 +32,8 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def mixed(device: torch.device) -> torch.autocast:
-    """bfloat16 where it does no harm."""
-    return torch.autocast(device.type, torch.bfloat16)
+    """bfloat16 where it does no harm, on a device that multiplies it."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=multiplies_bfloat16(device))
 
 
 def full_precision() -> AbstractContextManager[None]:

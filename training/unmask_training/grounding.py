@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unmask_engine.models.omni import OmniModel
-from unmask_training.naming import NamingHead
+from unmask_training.naming import Named, NamingHead
 from unmask_training.world import BACKGROUNDS, COLORS, PLACES, SHAPES, SIZES, Scene, Thing, place_of
 
 # What is named, with the number of its classes; class 0 is a patch that no thing covers.
@@ -53,6 +53,7 @@ class Grounding(NamingHead):
     def __init__(self, omni: OmniModel, layer: int) -> None:
         super().__init__(omni, layer, tuple(NAMED.values()))
 
-    def loss(self, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Cross-entropy of the last forward pass for labels (T, heads) of its packed rows; 0 where none is known."""
-        return super().loss(labels, torch.where(labels[:, 0] == 0, NOTHING_WEIGHT, 1.0) if weights is None else weights)
+    def loss(self, named: Named, weights: Tensor | None = None) -> Tensor:
+        """Cross-entropy of the last forward pass; 0 where nothing is labelled."""
+        covered = torch.where(named.classes[:, 0] == 0, NOTHING_WEIGHT, 1.0)
+        return super().loss(named, covered if weights is None else weights)

@@ -1,6 +1,6 @@
 """The training loop that every part of the built-in model shares: cosine by time, resumable, logged as CSV.
 
-AdamW, or where a schedule says so Muon (docs: torch.optim.Muon) for the matrices of the transformer's layers: at equal
+AdamW, or where a schedule says so Muon (muon.py) for the matrices of the transformer's layers: at equal
 minutes it brought the backbone's losses down far faster (measured in docs/log.md).
 """
 
@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from unmask_training import parallel
 from unmask_training.devices import stored
+from unmask_training.muon import Muon
 from unmask_training.partial import save_weights
 from unmask_training.progress import bar
 
-Numbers = dict[str, float]
+Numbers = Mapping[str, Tensor | float]
 LossOf = Callable[[int], tuple[Tensor, Numbers]]  # of a step: the loss, and numbers to log
 
 
@@ -157,7 +158,7 @@ class Training:
         means = {name: sum(numbers[name] for numbers in logged) / count for name in logged[0]}
         return torch.stack(losses).mean(), means
 
-    def _log(self, numbers: dict[str, float]) -> None:
+    def _log(self, numbers: Numbers) -> None:
         if parallel.rank():
             return
         rate = self.schedule.learning_rate * self.rate()
@@ -168,7 +169,7 @@ class Training:
             writer = csv.DictWriter(file, row)
             if new:
                 writer.writeheader()
-            writer.writerow({k: f"{v:.6g}" for k, v in row.items()})
+            writer.writerow({k: f"{float(v):.6g}" for k, v in row.items()})
 
     def use_ema(self) -> None:
         """Put the averaged weights into the model, for export."""
@@ -190,7 +191,4 @@ def _optimizers(model: nn.Module, schedule: Schedule) -> list[tuple[torch.optim.
     adam = torch.optim.AdamW(rest, lr=schedule.learning_rate, betas=schedule.betas, weight_decay=decay)
     if not matrices:
         return [(adam, schedule.learning_rate)]
-    muon = torch.optim.Muon(
-        matrices, lr=schedule.matrix_rate, weight_decay=decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"
-    )
-    return [(adam, schedule.learning_rate), (muon, schedule.matrix_rate)]
+    return [(adam, schedule.learning_rate), (Muon(matrices, schedule.matrix_rate, decay), schedule.matrix_rate)]

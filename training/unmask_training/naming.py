@@ -1,14 +1,34 @@
 """Linear classifiers on the hidden states of one of the backbone's layers: what the training-only heads are made of."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unmask_engine.models.omni import OmniModel
+from unmask_engine.transfer import send
 
 IGNORED = -1  # label of a row that has nothing to name
+
+
+@dataclass(frozen=True)
+class Named:
+    """Labels of those rows that have something to name."""
+
+    rows: Tensor  # (N,) rising
+    classes: Tensor  # (N, heads), some of which may be IGNORED
+
+    @classmethod
+    def of(cls, labels: Tensor) -> "Named":
+        """Of labels (T, heads) of all rows."""
+        rows = (labels != IGNORED).any(1).nonzero()[:, 0]
+        return cls(rows, labels[rows])
+
+    def to(self, device: torch.device) -> "Named":
+        """The same, with its tensors on the device."""
+        return Named(send(self.rows, device), send(self.classes, device))
 
 
 class NamingHead(nn.Module):
@@ -22,19 +42,18 @@ class NamingHead(nn.Module):
         self._seen: Tensor | None = None
         omni.model.layers[layer].register_forward_hook(self._note)
 
-    def loss(self, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    def loss(self, named: Named, weights: Tensor | None = None) -> Tensor:
         """Sum over the heads of the mean cross-entropy of the last forward pass; 0 where nothing is labelled.
 
-        `labels` (T, heads) are of its packed rows, `weights` (T,) how much each counts.
+        `weights` (N,) says how much each of the rows counts.
         """
         assert self._seen is not None  # a forward pass came before
         total = self._seen.new_zeros((), dtype=torch.float32)
-        rows = (labels != IGNORED).any(1).nonzero()[:, 0]
-        if not len(rows):
+        if not len(named.rows):
             return total
-        hidden = self.norm(self._seen[rows].float())
-        for head, wanted in zip(self.heads, labels[rows].T, strict=True):
-            weight = (wanted != IGNORED).float() * (1.0 if weights is None else weights[rows])
+        hidden = self.norm(self._seen[named.rows].float())
+        for head, wanted in zip(self.heads, named.classes.T, strict=True):
+            weight = (wanted != IGNORED).float() * (1.0 if weights is None else weights)
             losses = F.cross_entropy(head(hidden), wanted, reduction="none", ignore_index=IGNORED)
             total = total + (losses * weight).sum() / weight.sum().clamp(min=1e-6)
         return total

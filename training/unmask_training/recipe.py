@@ -12,6 +12,7 @@ import hashlib
 import random
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from unmask_training import (
     train_speech_codec,
     train_vocoder,
 )
+from unmask_training.augment_features import varied
 from unmask_training.corpus import Corpus, listening, speaking
 from unmask_training.devices import CPU, chosen, stored
 from unmask_training.loop import fast_denormals
@@ -46,6 +48,7 @@ from unmask_training.pools import Pools, scenes, speaking_lexicon, tokenise_pict
 from unmask_training.seen import KINDS, RECIPE, START_RECORD
 from unmask_training.sequences import Writer
 from unmask_training.shared_bits import SharedBits
+from unmask_training.spread import spread
 from unmask_training.vocabulary import build_tokenizer
 from unmask_training.world import Scene
 
@@ -177,29 +180,47 @@ def make_image_decoder(work: Path, config: Config, device: torch.device = CPU) -
 
 
 def make_speech_rows(work: Path, config: Config, device: torch.device = CPU) -> None:
-    """What the frozen speech encoder hears in each recording, and the lexicon of the speaking voice."""
-    model, (shift, scale) = ears(work).to(device), _cmvn(work)
+    """What the frozen speech encoder hears in each recording: its rows, and the text tokens that they tell.
+
+    Each is heard `hearings` times, each time but the first said and recorded otherwise (augment_features.py), so that
+    what reads the rows does not learn them by heart.
+    """
     feats = _features(work)
+
+    def again(i: int) -> NDArray[np.float16]:
+        rows = torch.from_numpy(feats[i % len(feats)]).float()
+        generator = torch.Generator().manual_seed(config["seed"] + i)
+        return varied(rows, generator).numpy().astype(np.float16)
+
+    feats += spread(again, range(len(feats), config["data"].get("hearings", 1) * len(feats)))
+    model, (shift, scale) = ears(work).to(device), _cmvn(work)
     order = np.argsort([len(f) for f in feats])
-    rows = [np.empty(0, np.float16)] * len(feats)
-    for start in range(0, len(order), 32):
-        chosen = order[start : start + 32]
+    rows, heard = [np.empty(0, np.float16)] * len(feats), [np.empty((0, 2), np.int16)] * len(feats)
+    for start in range(0, len(order), 128):
+        chosen = order[start : start + 128]
         x, lengths = train_ears.padded([(torch.from_numpy(feats[i]).float() + shift) * scale for i in chosen])
         with torch.no_grad():
-            out = model(x.to(device).to(torch.bfloat16).float(), lengths).cpu()
-        for i, encoded, n in zip(chosen, out, lengths.tolist(), strict=True):
-            rows[i] = encoded[: n + 4].numpy().astype(np.float16)
-    save_arrays(work / "speech_rows.npz", rows=np.concatenate(rows), lengths=np.array([len(r) for r in rows]))
+            out = model(x.to(device).to(torch.bfloat16).float(), lengths).half()
+            best = train_ears.best_path(model, out).cpu()
+        for i, encoded, path, n in zip(chosen, out.cpu().numpy(), best, lengths.tolist(), strict=True):
+            rows[i] = encoded[: n + 4].copy()
+            heard[i] = np.array(train_ears.emitted(path[: n + 4]), np.int16).reshape(-1, 2)
+    save_arrays(
+        work / "speech_rows.npz",
+        rows=np.concatenate(rows), lengths=np.array([len(r) for r in rows]),
+        heard=np.concatenate(heard), heard_lengths=np.array([len(h) for h in heard]),
+    )  # fmt: skip
 
 
 def load_pools(work: Path, config: Config) -> tuple[Pools, list[NDArray[np.float16]]]:
     """The training material, and the encoder rows of each recording."""
     kept = np.load(work / "speech_rows.npz")
     rows = np.split(kept["rows"], np.cumsum(kept["lengths"])[:-1])
+    heard = np.split(kept["heard"], np.cumsum(kept["heard_lengths"])[:-1])
     sizes = config["data"]
     drawn, seen = scenes(config["seed"] + 1, sizes["drawn"], sizes["seen"])
     codes = {k: v.astype(int).tolist() for k, v in np.load(work / "pictures.npz").items()}
-    said = Corpus.load(work / "listening").said
+    said = Corpus.load(work / "listening").said * sizes.get("hearings", 1)
     writer = Writer(Tokenizer.from_file(str(work / "tokenizer.json")), [len(r) for r in rows])
     captions = [i for i, s in enumerate(said) if s.scene]
     pools = Pools(
@@ -207,15 +228,15 @@ def load_pools(work: Path, config: Config) -> tuple[Pools, list[NDArray[np.float
         drawn=list(zip(drawn, codes["drawn"], strict=True)),
         seen=list(zip(seen, codes["seen"], strict=True)),
         said=said,
-        said_codes=dict(zip(captions, codes["spoken"], strict=True)),
+        said_codes=dict(zip(captions, cycle(codes["spoken"]), strict=False)),
         lexicon=speaking_lexicon(speech_codec(work).tokenizer),
-        heard=tuple(train_ears.emitted(ears(work), rows)),
+        heard=tuple([(row, token) for row, token in h.tolist()] for h in heard),
     )
     return pools, rows
 
 
 def backbone_config(config: Config, vocab_size: int) -> BackboneConfig:
-    fields = {k: v for k, v in config["backbone"].items() if k not in ("tokens", "shard")}
+    fields = {k: v for k, v in config["backbone"].items() if k not in ("tokens", "blocks", "workers", "shard")}
     return BackboneConfig(vocab_size=vocab_size, **fields)
 
 
@@ -247,16 +268,10 @@ def make_backbone(work: Path, config: Config, device: torch.device = CPU) -> Non
     model = learner(work, omni).to(device)
     if config["backbone"].get("shard", False):
         model.shard()
-    for i, stage in enumerate(config["stage"]):
-        train_backbone.train_stage(
-            model,
-            train_backbone.Stage(**config.get("masking", {}), **stage),
-            pools,
-            rows,
-            work,
-            config["seed"] + i,
-            config["backbone"]["tokens"],
-        )
+    drawing = {k: config["backbone"][k] for k in ("tokens", "blocks", "workers") if k in config["backbone"]}
+    for i, fields in enumerate(config["stage"]):
+        stage = train_backbone.Stage(**config.get("masking", {}), **fields)
+        train_backbone.train_stage(model, stage, pools, rows, work, config["seed"] + i, **drawing)
     if not parallel.rank():
         trained, _ = of_stage(work, config, config["stage"][-1]["name"])
         save_weights(trained.state_dict(), work / "backbone.pt")

@@ -20,7 +20,7 @@ from unmask_training.world import Scene, Thing
 RECIPE = Path(__file__).with_name("mini.toml")
 RECORD = "training.json"  # beside a bundle's description: how it was trained
 START_RECORD = "start.json"  # in a work folder: the record of the bundle that it was begun from (warm_start.py)
-KINDS = ("captions", "takes", "talk_takes", "others", "apart")  # of recordings, in the recipe's [data]
+KINDS = ("captions", "takes", "talk_takes", "others", "apart", "own")  # of recordings, in the recipe's [data]
 
 Picture = tuple[frozenset[Thing], str]
 
@@ -70,7 +70,7 @@ def seen_by(bundle: Path) -> Seen:
 def seen_in(recipe: Mapping[str, Any]) -> Seen:
     seed, sizes = recipe["seed"], recipe["data"]
     drawn, _ = scenes(seed + 1, sizes["drawn"], 0)
-    said = listening_script(seed, *(sizes[kind] for kind in KINDS))
+    said = listening_script(seed, *(sizes.get(kind, 0) for kind in KINDS))  # older recipes know no `own`
     spoken = speaking_script(seed - 1, sizes["speaking"])
     pictures = {picture(scene) for scene in (*drawn, *(s.scene for s in said if s.scene))}
     return Seen(frozenset(pictures), frozenset(s.text for s in (*said, *spoken)))

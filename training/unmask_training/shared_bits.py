@@ -28,10 +28,7 @@ class SharedBits(nn.Module):
 
     def embed(self, ids: Tensor) -> Tensor:
         """(T,) ids -> (T, hidden)."""
-        embeds = self.omni.embed(ids)
-        images = ((ids >= self.first) & (ids < self.first + len(self.bits))).nonzero()[:, 0]
-        shared = self.bits[ids[images] - self.first] @ self.embedding
-        return embeds.index_add(0, images, shared.to(embeds.dtype))
+        return F.embedding(ids, self._with_shared(self.omni.model.embed_tokens.weight, self.embedding))
 
     def logits(self, hidden_rows: Tensor) -> Tensor:
         """(R, hidden) -> (R, vocab)."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from unmask_engine.models.omni import OmniModel
 from unmask_training.corpus import SLOT_TOKENS
-from unmask_training.naming import IGNORED, NamingHead
+from unmask_training.naming import IGNORED, Named, NamingHead
 from unmask_training.train_ears import MAX_WORDS
 from unmask_training.vocabulary import TEXT_TOKENS
 
@@ -62,6 +62,6 @@ class SlotHeads(nn.Module):
         self.number = NamingHead(omni, number_layer, (MAX_WORDS,))
         self.word = NamingHead(omni, word_layer, (TEXT_TOKENS,))
 
-    def loss(self, number: Tensor, word: Tensor) -> Tensor:
-        """Cross-entropies of the last forward pass for the labels (T,) of its packed rows; 0 where there are none."""
-        return self.number.loss(number[:, None]) + self.word.loss(word[:, None])
+    def loss(self, number: Named, word: Named) -> Tensor:
+        """Cross-entropies of the last forward pass; 0 where nothing is labelled."""
+        return self.number.loss(number) + self.word.loss(word)

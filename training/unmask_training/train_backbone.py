@@ -4,32 +4,26 @@ One mask ratio t ~ U(0, 1) a sample, tail pads by rules of their own (masking.py
 speech encoder is frozen: its rows are computed once, only the projector learns.
 """
 
-import random
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unmask_engine.models.backbone import MLP
 from unmask_engine.models.omni import OmniModel
 from unmask_training import parallel
-from unmask_training.auxiliary import Auxiliary, Labels
+from unmask_training.auxiliary import Auxiliary
+from unmask_training.batches import AS_DECODED, Curriculum, Exercise, Rows
 from unmask_training.devices import device_of, mixed
-from unmask_training.loop import Schedule, Training
-from unmask_training.masking import PAD_RATIO, hide
+from unmask_training.loop import Numbers, Schedule, Training
+from unmask_training.masking import PAD_RATIO
 from unmask_training.pools import Pools
-from unmask_training.sequences import Sample
+from unmask_training.prefetch import exercises
 from unmask_training.shared_bits import SharedBits
-
-AS_DECODED = 0.5  # share of samples whose pads are shown as decoding shows them
-EMPTY = 0.4  # share of the samples of synthesis and of recognition whose answer is not shown at all
-BUCKET = 16  # sequences are padded to a multiple: the 1-16 tail pads of the recipe
 
 
 @dataclass(frozen=True)
@@ -46,60 +40,6 @@ class Stage:
     as_decoded: float = AS_DECODED
     keep_every: float = 0.0  # minutes between copies that stay, for a curve over the time; 0: none
     compiler: str = ""  # backend of torch.compile for the layers' MLPs, "inductor"; "": none (docs/training.md)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Equal-length sequences. ids (B, L) unmasked; answer (B, L) bool; pads (B, L) bool; speech rows to fill in."""
-
-    ids: Tensor
-    answer: Tensor
-    pads: Tensor
-    speech: list[tuple[int, int, int]]  # sequence, first position, recording
-    copied: Tensor  # (B, L) bool: answers that say what the prompt says, in the other modality
-    labels: Labels
-
-    def to(self, device: torch.device) -> "Batch":
-        """The same, with its tensors on the device."""
-        tensors = {name: getattr(self, name).to(device) for name in ("ids", "answer", "pads", "copied", "labels")}
-        return replace(self, **tensors)
-
-
-class BatchStream:
-    """Draws samples, sorts them into buckets of equal padded length, and gives out a bucket when it is full."""
-
-    def __init__(self, pools: Pools, mixture: Mapping[str, float], tokens: int, rng: random.Random) -> None:
-        self.pools, self.tokens, self.rng = pools, tokens, rng
-        self.tasks, self.weights = list(mixture), list(mixture.values())
-        self.buckets: dict[int, list[Sample]] = {}
-
-    def __next__(self) -> Batch:
-        while True:
-            (task,) = self.rng.choices(self.tasks, self.weights)
-            sample = self.pools.draw(task, self.rng)
-            extra = BUCKET * self.rng.randrange(sample.max_pads // BUCKET)
-            length = (len(sample.ids) // BUCKET + 1) * BUCKET + extra
-            bucket = self.buckets.setdefault(length, [])
-            bucket.append(sample)
-            if len(bucket) * length >= self.tokens:
-                del self.buckets[length]
-                return collate(bucket, length, self.pools)
-
-
-def collate(samples: list[Sample], length: int, pools: Pools) -> Batch:
-    ids = torch.full((len(samples), length), pools.writer.pad)
-    answer, pads, copied = (torch.zeros(ids.shape, dtype=torch.bool) for _ in range(3))
-    speech = []
-    for row, s in enumerate(samples):
-        ids[row, : len(s.ids)] = torch.tensor(s.ids)
-        answer[row, s.answer_start :] = True
-        for start, end in s.earlier:
-            answer[row, start:end] = True
-        pads[row, len(s.ids) :] = True
-        if s.speech is not None:
-            speech.append((row, s.speech_start, s.speech))
-        copied[row, slice(*s.copied)] = True
-    return Batch(ids, answer, pads, speech, copied, Labels.of(samples, length, pools.heard, pools.clues))
 
 
 class Learner(nn.Module):
@@ -122,31 +62,26 @@ class Learner(nn.Module):
         """Split what learns over the processes, where there are several."""
         parallel.shard(self, self.omni.model.layers, self.omni.speech_encoder.parameters())
 
-    def forward(
-        self, batch: Batch, hidden: Tensor, mask_id: int, speech: list[NDArray[np.float16]]
-    ) -> dict[str, Tensor]:
-        """The losses of a batch of which `hidden` (B, L) is masked; see masked_loss."""
+    def forward(self, exercise: Exercise) -> dict[str, Tensor]:
+        """The losses of an exercise: cross-entropy over what is hidden, and that of the heads beside it.
+
+        Position i is predicted by the hidden state of i - 1; none is the first of its sequence.
+        """
         device = device_of(self)
-        hidden, batch = hidden.to(device), batch.to(device)
-        inputs = torch.where(hidden, mask_id, batch.ids)
-        count, length = inputs.shape
+        exercise = exercise.to(device)
         with mixed(device):
-            embeds = self.bits.embed(inputs.flatten())
-            if batch.speech:
-                rows = torch.cat([torch.from_numpy(speech[i]).float() for _, _, i in batch.speech]).to(device)
-                projected = self.omni.model.audio_projection(rows)
-                where = torch.cat([r * length + torch.arange(at, at + len(speech[i])) for r, at, i in batch.speech])
-                embeds = embeds.index_copy(0, where.to(device), projected.to(embeds.dtype))
-            out = self.omni.forward_packed(embeds, [length] * count)
-            wanted = hidden.flatten().nonzero()[:, 0]
-            logits = self.bits.logits(out[wanted - 1])
-        losses = F.cross_entropy(logits.float(), batch.ids.flatten()[wanted], reduction="none")
-        weights = hidden.sum(1).rsqrt()[wanted // length]
-        answers = (losses * weights).sum() / weights.sum()
+            embeds = self.bits.embed(exercise.ids)
+            if len(exercise.at):
+                projected = self.omni.model.audio_projection(exercise.rows.float())
+                embeds = embeds.index_copy(0, exercise.at, projected.to(embeds.dtype))
+            out = self.omni.forward_packed(embeds, exercise.lengths)
+            logits = self.bits.logits(out[exercise.hidden - 1])
+        losses = F.cross_entropy(logits.float(), exercise.answers, reduction="none")
+        answers = (losses * exercise.weights).sum() / exercise.weights.sum()
         if parallel.is_shared():  # what this batch has no use for, that of another process may have
             rare = (*self.auxiliary.parameters(), *self.omni.model.audio_projection.parameters())
             answers = answers + 0.0 * torch.stack([p.flatten()[0] for p in rare]).sum()
-        return {"answers": answers, **self.auxiliary.losses(batch.labels)}
+        return {"answers": answers, **self.auxiliary.losses(exercise.labels)}
 
     @torch.no_grad()
     def load_averaged(self, checkpoint: Mapping[str, Any]) -> None:
@@ -158,43 +93,20 @@ class Learner(nn.Module):
             p.copy_(averaged)
 
 
-def hidden_positions(
-    batch: Batch, generator: torch.Generator, as_decoded: float = AS_DECODED, pad_ratio: float = PAD_RATIO
-) -> Tensor:
-    """(B, L) bool: by masking.hide, and in some samples all that says again what the prompt says.
-
-    Where part of a word or of a sentence is shown the rest follows from it; only an empty canvas makes the model look
-    at the text, or listen.
-    """
-    empty = torch.rand(len(batch.copied), 1, generator=generator) < EMPTY
-    return hide(batch.answer, batch.pads, generator, as_decoded, pad_ratio) | (empty & batch.copied)
-
-
-def masked_loss(
-    model: Learner,
-    batch: Batch,
-    mask_id: int,
-    speech: list[NDArray[np.float16]],
-    generator: torch.Generator,
-    as_decoded: float = AS_DECODED,
-    pad_ratio: float = PAD_RATIO,
-) -> tuple[Tensor, dict[str, float]]:
-    """Cross-entropy over hidden positions; position i is predicted by the hidden state of i - 1.
-
-    A position weighs 1 / sqrt(hidden positions of its sample), so that the five tokens of an answer are heard beside
-    the sixty-four of a picture. Returns the loss with that of the heads beside the answers, and its parts. The batch
-    lies on the CPU, where it is decided what to hide, whatever the model's device.
-    """
-    hidden = hidden_positions(batch, generator, as_decoded, pad_ratio)
-    losses = model(batch, hidden, mask_id, speech)
-    return torch.stack(list(losses.values())).sum(), {name: float(loss.detach()) for name, loss in losses.items()}
+def learning_loss(model: Learner, exercise: Exercise) -> tuple[Tensor, Numbers]:
+    """The sum of all losses of an exercise, and each of them, on the model's device."""
+    losses = model(exercise)
+    return torch.stack(list(losses.values())).sum(), {name: loss.detach() for name, loss in losses.items()}
 
 
 def train_stage(
-    model: Learner, stage: Stage, pools: Pools, speech: list[NDArray[np.float16]], out: Path,
-    seed: int, tokens: int = 4096,
+    model: Learner, stage: Stage, pools: Pools, speech: Rows, out: Path, seed: int, tokens: int = 4096,
+    blocks: int = 1, workers: int = 0,
 ) -> None:  # fmt: skip
-    """Train one stage in place, resuming from `out / stage.name`; the weights end as their moving average."""
+    """Train one stage in place, resuming from `out / stage.name`; the weights end as their moving average.
+
+    A batch is `blocks` times `tokens`, drawn ahead by so many `workers`.
+    """
     torch.manual_seed(seed)
     model.freeze_ears()
     if stage.compiler:
@@ -206,14 +118,9 @@ def train_stage(
         accumulate=stage.accumulate, keep_every_s=60 * stage.keep_every,
     )  # fmt: skip
     training = Training(model, schedule, out / stage.name)
-    fresh = training.fresh_seed(seed)
-    generator = torch.Generator().manual_seed(fresh)
-    stream = BatchStream(pools, stage.mixture, tokens, random.Random(fresh))
-
-    def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
-        return masked_loss(model, next(stream), pools.writer.mask, speech, generator, stage.as_decoded, stage.pad_ratio)
-
-    training.run(loss_of)
+    curriculum = Curriculum(pools, speech, stage.mixture, tokens, blocks, stage.as_decoded, stage.pad_ratio)
+    drawn = exercises(curriculum, training.fresh_seed(seed), workers)
+    training.run(lambda step: learning_loss(model, next(drawn)))
     training.use_ema()
 
 

@@ -5,7 +5,6 @@ What reads the rows later has to put the k-th word of the sound at the k-th plac
 must count among the blanks by itself loses words (docs/log.md).
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from unmask_training.corpus import Corpus
 from unmask_training.devices import CPU, device_of, mixed
 from unmask_training.loop import Schedule, Training
 from unmask_training.naming import IGNORED
+from unmask_training.spread import spread
 from unmask_training.vocabulary import TEXT_TOKENS
 from unmask_training.voices import add_room
 
@@ -44,8 +44,13 @@ class Listener(nn.Module):
 
 def features(corpus: Corpus, frontend: SpeechFrontend, seed: int, room: bool = True) -> list[NDArray[np.float16]]:
     """Stacked filterbank features of each recording, (rows, 560), heard in a room of its own."""
-    rng = np.random.default_rng(seed)
-    return [frontend(add_room(r, rng) if room else r).numpy().astype(np.float16) for r in corpus.recordings()]
+
+    def heard(i: int) -> NDArray[np.float16]:
+        wave = corpus.recording(i)
+        wave = add_room(wave, np.random.default_rng((seed, i))) if room else wave
+        return frontend(wave).numpy().astype(np.float16)
+
+    return spread(heard, range(len(corpus)))
 
 
 def cmvn(feats: list[NDArray[np.float16]]) -> tuple[Tensor, Tensor]:
@@ -156,15 +161,13 @@ def greedy_text(model: SpeechEncoder, feats: Tensor, tokenizer: Tokenizer) -> st
 
 @torch.no_grad()
 def best_path(model: SpeechEncoder, encoded: Tensor) -> Tensor:
-    """(R, size) rows of a recording -> (R,) CTC classes; BLANK on the query rows, which hear no word of their own."""
-    best: Tensor = model.ctc_logits(encoded.float()[None])[0].argmax(-1)
-    best[:NUM_QUERY_ROWS] = BLANK
+    """(..., R, size) rows of recordings -> (..., R) CTC classes; BLANK on the query rows, which hear no word."""
+    best: Tensor = model.ctc_logits(encoded.float()).argmax(-1)
+    best[..., :NUM_QUERY_ROWS] = BLANK
     return best
 
 
-def emitted(model: SpeechEncoder, rows: list[NDArray[np.float16]]) -> Iterator[list[tuple[int, int]]]:
-    """(row, text token) of each recording's best path, repeats and blanks removed. `rows` (T, size) are encoded."""
-    for encoded in rows:
-        best = best_path(model, torch.from_numpy(encoded))
-        where = first_rows(best).nonzero()[:, 0]
-        yield list(zip(where.tolist(), (best[where] - 1).tolist(), strict=True))
+def emitted(best: Tensor) -> list[tuple[int, int]]:
+    """(row, text token) of a best path (R,), repeats and blanks removed."""
+    where = first_rows(best).nonzero()[:, 0]
+    return list(zip(where.tolist(), (best[where] - 1).tolist(), strict=True))

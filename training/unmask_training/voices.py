@@ -3,13 +3,14 @@
 import io
 import random
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import soundfile
 import soxr
 from numpy.typing import NDArray
+
+from unmask_training.spread import spread
 
 SPEAKING_VOICE = "rms"  # by far the clearest to an independent recogniser
 _ACCENTS = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-029", "en-gb-x-gbclan", "en-us-nyc")
@@ -85,16 +86,13 @@ def record_apart(text: str, how: Delivery, sample_rate: int, gaps: list[float]) 
     return np.concatenate(parts)
 
 
-def record_all(
-    texts: list[str], deliveries: list[Delivery], sample_rate: int, workers: int = 4
-) -> list[NDArray[np.int16]]:
+def record_all(texts: list[str], deliveries: list[Delivery], sample_rate: int) -> list[NDArray[np.int16]]:
     """Many recordings, as int16 to keep them small."""
 
     def one(job: tuple[str, Delivery]) -> NDArray[np.int16]:
         return (record(job[0], job[1], sample_rate) * 32767).astype(np.int16)
 
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(one, zip(texts, deliveries, strict=True)))
+    return spread(one, list(zip(texts, deliveries, strict=True)))
 
 
 def add_room(samples: NDArray[np.float32], rng: np.random.Generator, rate: int = 16_000) -> NDArray[np.float32]:
