@@ -4,9 +4,11 @@
 
 1. Seconds of a denoising step against the floor (floor.py) at the rates that this device reaches, half of the canvas
    masked. Whole steps as the engine takes them, launched while the one before still runs.
-2. The sampler against one read of the logits it is given, at the rate of a large copy. Whole calls.
+2. The sampler against one read of the logits it is given, at the rate of a large copy: what the device does,
+   without the launches, which hide behind the step before.
 3. Each task from its embedded prompt to its last token against the loop of the published reference (naive_loop.py),
-   one request at a time. Codecs and speech encoder are left out: they would be the same for both.
+   one request at a time. Codecs and speech encoder are left out: they would be the same for both. Of the reference's
+   steps, at most 64 are taken, spread evenly over the request; its seconds are those times all steps over these.
 4. How many tokens of requests that share their steps differ from those of the same requests alone; the goal is none.
 
 Also writes benchmarks/results/7b_<device>.json. `--tiny --device cpu` runs the same code at toy shapes, to test it:
@@ -16,14 +18,26 @@ those numbers say nothing and are not written.
 import json
 import statistics
 import sys
+import time
 from collections import deque
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
-from devices import Rates, chosen_device, device_name, measured_rates, result_file, seconds
+from devices import (
+    Rates,
+    chosen_device,
+    device_name,
+    device_seconds,
+    measured_rates,
+    num_uncached,
+    result_file,
+    seconds,
+    synchronise,
+)
 from floor import floor_s
-from naive_loop import NaiveSettings, naive_decode
+from naive_loop import NaiveSettings, naive_step
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -42,8 +56,10 @@ from unmask_engine.scheduler import Policy
 from unmask_engine.settings import resolve_settings
 from unmask_engine.state import DecodingState, Plan, canvas_of, unconstrained
 from unmask_kernels.sample import sample
+from unmask_kernels.schedule import commit_counts
 
 TIMED_STEPS = 5
+MOST_NAIVE_STEPS = 64  # taken by the reference's loop, of a request
 UNCONDITIONAL = 23  # tokens of a prompt without the caller's content
 GOAL = 0.7  # of the copy's rate, for the sampler
 
@@ -186,13 +202,14 @@ def time_sampler(model: OmniModel, scale: Scale, num_rows: int, rates: Rates) ->
     logits = batch.run(rows)[0]
     params = batch.row_params(rows, logits.shape[1])
     impl = "triton" if logits.is_cuda else "torch"
-    call_s = seconds(lambda: sample(logits, None, params, impl=impl), batch.device)
-    size = logits.numel() * logits.element_size()
+    num_copies = num_uncached(logits.nbytes) - 1 if logits.is_cuda else 0
+    copies = [logits, *(logits.clone() for _ in range(num_copies))]
+    device_s = device_seconds([partial(sample, copy, None, params, impl=impl) for copy in copies], batch.device)
     return {
         "rows": len(logits),
-        "read_mb": size / 1e6,
-        "sampler_ms": 1e3 * call_s,
-        "share_of_copy_rate": size / call_s / rates.bytes,
+        "read_mb": logits.nbytes / 1e6,
+        "sampler_ms": 1e3 * device_s,
+        "share_of_copy_rate": logits.nbytes / device_s / rates.bytes,
     }
 
 
@@ -202,17 +219,26 @@ def time_task(model: OmniModel, scale: Scale, shape: Shape, rates: Rates) -> dic
     naive = NaiveSettings(
         chosen.top_p, chosen.top_k, chosen.repetition_penalty, chosen.position_penalty, chosen.guidance
     )
-    canvas = plan.canvas.to(device)
     # The reference fills the sequence without content up to the length of the other (model.md).
     against = plan.unconditional
     if against is not None:
         against = torch.cat([against, against.new_zeros(max(0, len(plan.prompt) - len(against)), against.shape[1])])
+    canvases = [plan.canvas]  # before each step
+    decode([DecodingState(plan)], model, lambda _, state: canvases.append(state.ids.clone()))
+    counts = commit_counts(len(plan.canvas), chosen.steps)
 
-    def naive_request() -> Tensor:
-        return naive_decode(model, plan.prompt, against, canvas, scale.mask, chosen.steps, naive)
+    def naive_step_s(number: int) -> float:
+        ids = canvases[number].to(device)
+        synchronise(device)
+        began = time.perf_counter()
+        naive_step(model, plan.prompt, ids, scale.mask, counts[number], number == 0, naive, against)
+        synchronise(device)
+        return time.perf_counter() - began
 
+    naive_step_s(0)  # warms up
+    taken = range(0, plan.steps, -(-plan.steps // MOST_NAIVE_STEPS))
+    naive_s = plan.steps * statistics.mean(naive_step_s(number) for number in taken)
     unmask_s = seconds(lambda: decode([DecodingState(plan)], model), device, repeats=1)
-    naive_s = seconds(naive_request, device, repeats=1)
     lengths = [shape.length] if against is None else [shape.length, UNCONDITIONAL + shape.canvas]
     rows = shape.canvas / 2 * len(lengths)
     least_s = plan.steps * floor_s(scale.config, lengths, rows, rates, scale.dtype.itemsize)

@@ -3,15 +3,17 @@
 import argparse
 import platform
 import re
+import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 REPEATS = 10
+UNCACHED = 256 << 20  # bytes; what is read again after as many others comes from memory, not from a cache
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,37 @@ def seconds(call: Callable[[], object], device: torch.device, repeats: int = REP
         call()
     synchronise(device)
     return (time.perf_counter() - began) / repeats
+
+
+def device_seconds(calls: Sequence[Callable[[], object]], device: torch.device) -> float:
+    """Of one call on the device alone, without its launch: the calls behind each other as one CUDA graph.
+
+    They should read UNCACHED bytes between them. Without CUDA it is the time of the first one.
+    """
+    if device.type != "cuda":
+        return seconds(calls[0], device, repeats=1)
+    for call in calls:
+        call()
+    torch.cuda.synchronize(device)
+    rounds = -(-REPEATS // len(calls))
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for call in calls * rounds:
+            call()
+    began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    times = []
+    for _ in range(REPEATS):
+        began.record()
+        graph.replay()
+        ended.record()
+        torch.cuda.synchronize(device)
+        times.append(1e-3 * began.elapsed_time(ended))
+    return statistics.median(times) / (len(calls) * rounds)
+
+
+def num_uncached(size: int) -> int:
+    """How many different tensors of that many bytes are UNCACHED, when one is read after the other; at most 64."""
+    return min(64, 1 + UNCACHED // size)
 
 
 def synchronise(device: torch.device) -> None:
