@@ -21,6 +21,7 @@ from unmask_client import (
     BadRequestError,
     Client,
     Edit,
+    Generation,
     Image,
     NotFoundError,
     RateLimitError,
@@ -296,6 +297,9 @@ def test_media_show_themselves_in_notebooks() -> None:
     assert picture._repr_png_() == picture.data
     speech = Audio(b"\0\0" * 100, "pcm", sample_rate=8000)
     assert speech._repr_html_().startswith('<audio controls src="data:audio/wav;base64,UklGR')
+    answer = Generation("id", "any", "any", "completed", None, ("one < two", picture, speech), raw={})
+    assert answer._repr_html_() == f"<p>one &lt; two</p>{picture.html}{speech.html}"
+    assert picture.html.startswith('<img src="data:image/png;base64,iVBOR')
 
 
 def test_samples_survive_the_way_there_and_back() -> None:

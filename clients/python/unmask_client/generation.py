@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from html import escape
 from typing import Any, Generic, TypeAlias, TypedDict, TypeVar
 
 from unmask_client.errors import UnmaskError
@@ -103,6 +104,10 @@ class Generation:
         if found is None:
             raise UnmaskError(f"the answer has no {kind.__name__}; `output` says what to ask for")
         return found
+
+    def _repr_html_(self) -> str:
+        """All of it, one part after another."""
+        return "".join(f"<p>{escape(part)}</p>" if isinstance(part, str) else part.html for part in self.output)
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,10 @@ class Image:
     def save(self, path: str | PathLike[str]) -> None:
         Path(path).write_bytes(self.data)
 
+    @property
+    def html(self) -> str:
+        return f'<img src="data:image/{self.format};base64,{base64.b64encode(self.data).decode()}">'
+
     def _repr_png_(self) -> bytes:
         return self.data if self.format == "png" else Image.of(self.pil()).data
 
@@ -145,9 +149,13 @@ class Audio:
                 raise UnmaskError(f"this wav file has {8 * file.getsampwidth()} bits a sample; only 16 are read here")
             return file.readframes(file.getnframes()), file.getframerate(), file.getnchannels()
 
-    def _repr_html_(self) -> str:
+    @property
+    def html(self) -> str:
         mime = {"mp3": "mpeg", "opus": "ogg", "pcm": "wav"}.get(self.format, self.format)
         return f'<audio controls src="data:audio/{mime};base64,{base64.b64encode(self.file()).decode()}"></audio>'
+
+    def _repr_html_(self) -> str:
+        return self.html
 
 
 def _read(source: Source) -> bytes:
