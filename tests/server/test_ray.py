@@ -25,11 +25,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 PORT = 18441  # outside the range from which Ray gives its workers theirs
 URL = f"http://127.0.0.1:{PORT}"
 STEPS, STEP_S = 5, 0.2
-PATIENCE_S = 600.0
+LONG_STEPS = 30  # of what begins with "long"
+PATIENCE_S = 300.0
 
 
 class PacedEngine:
-    """As many steps of the same length for every request; all that run share each of them."""
+    """Steps of the same length for every request; all that run share each of them."""
 
     name = "paced"
     bundle = SimpleNamespace(presets=())
@@ -52,7 +53,9 @@ class PacedEngine:
         on_progress: Callable[[Progress], None] | None = None,
         interactive: bool = False,
     ) -> SimpleNamespace:
-        self._running.append(SimpleNamespace(request=prepared, on_progress=on_progress, steps=0, error=None))
+        self._running.append(
+            SimpleNamespace(request=prepared, on_progress=on_progress, left=num_steps(prepared), error=None)
+        )
         return self._running[-1]
 
     def probe(self) -> None:
@@ -64,14 +67,14 @@ class PacedEngine:
     def step(self) -> Sequence[SimpleNamespace]:
         time.sleep(STEP_S)
         for running in self._running:
-            running.steps += 1
+            running.left -= 1
             if running.on_progress is not None:
                 nothing = Tokens((), (), ())
-                running.on_progress(
-                    Progress(running.steps, STEPS, running.steps, STEPS, nothing, nothing, "so ", (), ())
-                )
-        left = [r for r in self._running if r.steps == STEPS]
-        self._running = [r for r in self._running if r.steps < STEPS]
+                steps = num_steps(running.request)
+                done = steps - running.left
+                running.on_progress(Progress(done, steps, done, steps, nothing, nothing, "so ", (), ()))
+        left = [r for r in self._running if not r.left]
+        self._running = [r for r in self._running if r.left]
         return left
 
     def answer(self, running: SimpleNamespace) -> Generation:
@@ -79,6 +82,12 @@ class PacedEngine:
         usage = Usage({"text": 1}, {"text": 1}, steps=STEPS, forward_passes=STEPS)
         timings = Timings(0.0, 0.0, 0.0)
         return Generation("paced", (1,), (0.0,), part.text, None, None, False, usage, timings)
+
+
+def num_steps(request: GenerationRequest) -> int:
+    (part,) = request.parts
+    assert isinstance(part, TextPart)
+    return LONG_STEPS if part.text.startswith("long") else STEPS
 
 
 def paced(settings: Settings) -> Any:
@@ -99,11 +108,17 @@ def cluster() -> Iterator[None]:
 
 
 def deploy(settings: Settings, load: Any = paced, **scaling: float) -> None:
-    from ray import serve
-
     from unmask_server.ray_app import application
 
-    serve.run(application(settings, load, scaling or {}), name="unmask", route_prefix="/")
+    serve_alone(application(settings, load, scaling or {}))
+
+
+def serve_alone(application: Any) -> None:
+    """Where there was none: engines of one that is replaced would answer some of the requests, and count."""
+    from ray import serve
+
+    serve.delete("unmask")
+    serve.run(application, name="unmask", route_prefix="/")
     wait_until(lambda: httpx.get(f"{URL}/ready").status_code == 200)
 
 
@@ -162,12 +177,9 @@ def test_two_engines_answer_twice_as_many(cluster: None) -> None:
 
 
 def test_the_answers_are_those_of_an_engine_alone(cluster: None, tiny_bundle: Path) -> None:
-    from ray import serve
-
     from unmask_server.ray_app import build
 
-    serve.run(build({"model": str(tiny_bundle), "device": "cpu"}), name="unmask", route_prefix="/")
-    wait_until(lambda: httpx.get(f"{URL}/ready").status_code == 200)
+    serve_alone(build({"model": str(tiny_bundle), "device": "cpu"}))
     asked = {"input": "a", "output": ["image"], "return": ["tokens"]}
     answer = httpx.post(f"{URL}/v1/generate", json=asked, timeout=PATIENCE_S)
     (alone,) = Engine.load(tiny_bundle).generate([GenerationRequest((TextPart("a"),), ("image",))])
@@ -189,24 +201,37 @@ def test_what_is_too_much_is_refused_before_the_first_byte(cluster: None) -> Non
 
 
 def test_a_lost_engine_costs_no_request_its_answer_or_its_error(cluster: None) -> None:
-    deploy(Settings(max_batch=4, min_engines=2, max_engines=2))
+    at_once = 4
+    deploy(Settings(max_batch=at_once, min_engines=2, max_engines=2))
     wait_until(lambda: num_engines() == 2)
+    begun: set[str] = set()
 
-    async def run() -> tuple[list[httpx.Response], list[httpx.Response]]:
+    async def follow(client: httpx.AsyncClient, text: str) -> tuple[int, str]:
+        told = ""
+        async with client.stream("POST", "/v1/generate", json=body(text, stream=True)) as response:
+            async for line in response.aiter_lines():
+                told += line
+                if "text.delta" in line:
+                    begun.add(text)
+        return response.status_code, told
+
+    async def run() -> tuple[list[httpx.Response], list[tuple[int, str]]]:
         async with httpx.AsyncClient(base_url=URL, timeout=PATIENCE_S) as client:
-            streams = [asyncio.create_task(ask(client, f"stream {i}", stream=True)) for i in range(8)]
-            await asyncio.sleep(2.5 * STEP_S)  # they fill both engines
+            streams = [asyncio.create_task(follow(client, f"long {i}")) for i in range(2 * at_once)]
+            deadline = time.monotonic() + PATIENCE_S
+            while len(begun) <= at_once and time.monotonic() < deadline:  # until some of both engines' have
+                await asyncio.sleep(STEP_S / 4)
             whole = [asyncio.create_task(ask(client, f"request {i}")) for i in range(12)]
             kill_an_engine()
             return list(await asyncio.gather(*whole)), list(await asyncio.gather(*streams))
 
     whole, streams = asyncio.run(run())
     assert [answer.status_code for answer in whole] == [200] * len(whole)  # asked again of the other one
-    assert [stream.status_code for stream in streams] == [200] * len(streams)  # they had begun
-    lost = ["engine_lost" in stream.text for stream in streams]
-    assert 1 <= sum(lost) <= 4
-    for stream, is_lost in zip(streams, lost, strict=True):
-        assert is_lost != ('"status":"completed"' in stream.text)
+    assert [status for status, _ in streams] == [200] * len(streams)  # they had begun, or were sent to the other one
+    lost = ["engine_lost" in told for _, told in streams]
+    assert 1 <= sum(lost) <= at_once
+    for (_, told), is_lost in zip(streams, lost, strict=True):
+        assert is_lost != ('"status":"completed"' in told)
     wait_until(lambda: num_engines() == 2)
     # What ends an engine ends two of them at the most, and is told so.
     (answer,) = together(["die"])
