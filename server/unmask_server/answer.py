@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from unmask_engine.media import MP3_RATES, OPUS_RATES, AudioFormat, ImageFormat, write_audio, write_image
 from unmask_engine.request import Generation, Modality, RequestError
@@ -34,6 +34,7 @@ MIME = {
     "opus": "audio/ogg",
     "pcm": "audio/pcm",
 }
+OPTIONAL = ("incomplete_reason", "timings", "tokens", "confidence", "words")  # fields of an answer
 FORMAT_OF_MIME = {mime: name for name, mime in MIME.items()} | {"audio/x-wav": "wav", "audio/opus": "opus"}
 
 
@@ -72,7 +73,8 @@ def with_formats(outputs: Sequence[Output], raw: Raw | None) -> list[Output]:
         if asked is not None and output.format not in (None, asked):
             message = f"Accept asks for {asked}, `output` for {output.format}; name the format once."
             raise RequestError(message, param="accept")
-        filled.append(output.model_copy(update={"format": output.format or asked or defaults[output.type]}))
+        wanted = output.format or asked or defaults[output.type]
+        filled.append(output if wanted == output.format else output.model_copy(update={"format": wanted}))
     return filled
 
 
@@ -88,7 +90,7 @@ def answer(
     """Encodes the media (slow: call it in a worker thread). `started` is the request's `time.perf_counter()`."""
     body = whole_answer(finished, outputs, id=new_id(), model=model, extras=extras, started=started)
     if raw is None:
-        return JSONResponse(as_json(body))
+        return Response(body.model_dump_json(exclude=_left_out(body)), media_type="application/json")
     for part in body.output:
         if not isinstance(part, TextAnswer) and part.type == raw.modality:
             return Response(base64.b64decode(part.data), media_type=MIME[part.format])
@@ -144,8 +146,11 @@ def whole_answer(
 
 def as_json(body: GenerateAnswer) -> dict[str, Any]:
     """The answer's JSON values; what was not asked for is left out."""
-    optional = ("incomplete_reason", "timings", "tokens", "confidence", "words")
-    return body.model_dump(mode="json", exclude={name for name in optional if getattr(body, name) is None})
+    return body.model_dump(mode="json", exclude=_left_out(body))
+
+
+def _left_out(body: GenerateAnswer) -> set[str]:
+    return {name for name in OPTIONAL if getattr(body, name) is None}
 
 
 def timed_words(generation: Generation) -> list[WordAnswer]:

@@ -27,7 +27,7 @@ from unmask_server.engine_client import Spoken as Spoken
 from unmask_server.engine_client import Wants as Wants
 from unmask_server.engine_protocol import GenerationEngine
 from unmask_server.errors import NO_RETRY, ServerError
-from unmask_server.mailbox import Mailbox
+from unmask_server.mailbox import Mailbox, Post
 from unmask_server.media_thread import MediaThread
 from unmask_server.metrics import Metrics
 from unmask_server.settings import Settings
@@ -88,6 +88,7 @@ class EngineThread:
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._media = MediaThread()
+        self._post: Post[Event | Exception] | None = None  # to the event loop that the last request came from
         self._state: State = "loading"
         self._engine: GenerationEngine | None = None
         self._work = Work()
@@ -129,6 +130,7 @@ class EngineThread:
 
     def start(self) -> None:
         self._thread.start()
+        self._media.start()
 
     def stop(self) -> None:
         """Fails what waits and what runs, and waits for the thread to end; not for a load or a long step, though."""
@@ -140,7 +142,7 @@ class EngineThread:
             self._waiting.clear()
             self._changed.notify_all()
         self._thread.join(patience_s)
-        self._media.stop()
+        self._media.stop(patience_s)
 
     async def generate(self, request: GenerationRequest, interactive: bool = False) -> Finished:
         """Waits for a turn and the answer. Cancelling the wait frees the request's place or its rows."""
@@ -157,12 +159,9 @@ class EngineThread:
         A slow reader gets the steps it has not read in time as one; it loses guesses and previews, nothing else.
         """
         loop, events = asyncio.get_running_loop(), Mailbox[Event | Exception](_merged)
-
-        def tell(event: Event | Exception) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is gone: so is the reader
-                loop.call_soon_threadsafe(events.put, event)
-
-        job = _Job(request, wants, interactive, tell)
+        if self._post is None or self._post.loop is not loop:
+            self._post = Post(loop)
+        job = _Job(request, wants, interactive, partial(self._post.send, events))
         limit_s = self._settings.request_timeout
         give_up_at = loop.time() + limit_s if limit_s else None
         with self._metrics.request(request) as watch:
@@ -175,12 +174,22 @@ class EngineThread:
                     if isinstance(event, Finished):
                         return
             finally:
-                job.abandoned = True
+                self._abandon(job)
+
+    def _abandon(self, job: _Job) -> None:
+        """Its place in the queue is free at once, its rows before the next step."""
+        job.abandoned = True
+        if job.running is None:
+            with self._changed, contextlib.suppress(ValueError):  # it has left the queue already, or never was in it
+                self._waiting.remove(job)
 
     async def _next(self, events: Mailbox[Event | Exception], give_up_at: float | None) -> Event:
         try:
-            async with asyncio.timeout_at(give_up_at):
+            if give_up_at is None:
                 event = await events.get()
+            else:
+                async with asyncio.timeout_at(give_up_at):
+                    event = await events.get()
         except TimeoutError:
             message = f"The answer took longer than {self._settings.request_timeout:g} s, the limit of this server."
             raise ServerError(503, message, "request_timeout", self._retry_after | NO_RETRY) from None
@@ -192,7 +201,7 @@ class EngineThread:
         with self._changed:
             if self._state != "ready":
                 raise self._unavailable()
-            arrived = sum(not job.abandoned for job in self._waiting)
+            arrived = len(self._waiting)
             inside = len(self._active) + len(self._joining)
             waiting = max(0, arrived + inside - self._settings.max_batch)  # the others join at the next step
             is_full = arrived + inside >= self._settings.max_batch

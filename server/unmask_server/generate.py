@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from functools import partial
+from functools import lru_cache, partial
 
 from fastapi import APIRouter, Request, Response
 
@@ -12,15 +12,17 @@ from unmask_server.answer import MODALITIES, Raw, answer, raw_wanted, with_forma
 from unmask_server.body import Body, Media, media_for, read_body, read_parts
 from unmask_server.connection import while_connected
 from unmask_server.dialogue import Dialogue, read_messages
+from unmask_server.direct_route import DirectRoute
 from unmask_server.edit import read_edit
 from unmask_server.engine_client import EngineClient
 from unmask_server.generate_stream import Telling
 from unmask_server.models import check_model
-from unmask_server.schema import GenerateAnswer, GenerateRequest, Output, Preview
+from unmask_server.schema import DecodingOptions, GenerateAnswer, GenerateRequest, Output, Preview
 from unmask_server.settings import Settings
 from unmask_server.sse import begun, sse_response
 
-router = APIRouter()
+router = APIRouter(route_class=DirectRoute)
+NO_PREVIEW = Preview()
 MAX_WARNED = 8  # unknown fields the warning header lists
 
 
@@ -71,7 +73,7 @@ def _refuse_unsupported(wire: GenerateRequest, raw: Raw | None) -> None:
             "events are not bare bytes; leave out `stream`, or the Accept header",
         ),
         "preview": (
-            not wire.stream and preview != Preview(),
+            not wire.stream and preview != NO_PREVIEW,
             "previews come with streaming; set `stream`, or leave `preview` out",
         ),
         "preview.confidence": (
@@ -102,17 +104,21 @@ def _outputs(wire: GenerateRequest, raw: Raw | None) -> list[Output]:
 async def _engine_request(body: Body, outputs: list[Output], media: Media) -> GenerationRequest:
     wire = body.request
     dialogue = await _dialogue(body, media)
-    options = wire.decoding.model_dump()
     return GenerationRequest(
         parts=dialogue.parts,
         outputs=tuple(output.type for output in outputs),
         task=wire.task,
         instructions=dialogue.instructions,
-        decoding=Decoding(**options),
+        decoding=_decoding(wire.decoding),
         history=dialogue.history,
         edit=await asyncio.to_thread(read_edit, body, media) if wire.edits else None,  # a thread would cost more
         word_times="word_timestamps" in wire.extras,
     )
+
+
+@lru_cache(maxsize=64)  # most callers send the same again
+def _decoding(options: DecodingOptions) -> Decoding:
+    return Decoding(**options.model_dump())
 
 
 async def _dialogue(body: Body, media: Media) -> Dialogue:

@@ -1,6 +1,7 @@
 """What waits for a reader: bounded, because what a slow one has not read in time is merged, and nothing is lost."""
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
@@ -37,3 +38,25 @@ class Mailbox(Generic[T]):
         if not self._unread:
             self._arrived.clear()
         return event
+
+
+class Post(Generic[T]):
+    """Brings events from any thread to mailboxes of one event loop, which is woken once for all that have come."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._sent: deque[tuple[Mailbox[T], T]] = deque()
+        self._is_due = False
+
+    def send(self, mailbox: Mailbox[T], event: T) -> None:
+        self._sent.append((mailbox, event))
+        if not self._is_due:
+            self._is_due = True
+            with contextlib.suppress(RuntimeError):  # the loop is gone: so is the reader
+                self.loop.call_soon_threadsafe(self._deliver)
+
+    def _deliver(self) -> None:
+        self._is_due = False  # before it looks: what is sent from here on is delivered now, or called for again
+        while self._sent:
+            mailbox, event = self._sent.popleft()
+            mailbox.put(event)

@@ -115,6 +115,8 @@ class BodyLimit:
 
         async def bounded_receive() -> Message:
             nonlocal seen, due
+            if due is None:  # all that can come is that the client leaves
+                return await receive()
             try:
                 async with asyncio.timeout_at(due):
                     message = await receive()
@@ -126,7 +128,7 @@ class BodyLimit:
                 if seen > self.max_bytes:
                     raise self._error()
                 if not message.get("more_body", False):
-                    due = None  # what is received from here on is that the client leaves
+                    due = None
             return message
 
         await self.app(scope, bounded_receive, send)

@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 from unmask_engine.request import GenerationRequest, RequestError
 from unmask_server.body import media_for, read_json
 from unmask_server.dialogue import Dialogue
+from unmask_server.direct_route import DirectRoute
 from unmask_server.engine_client import Event, Finished
 from unmask_server.models import check_model
 from unmask_server.openai_call import followed, in_media_slot, whole
@@ -22,7 +23,7 @@ from unmask_server.openai_wire import check_logprobs, refuse
 from unmask_server.spoken_replies import SpokenReplies
 from unmask_server.sse import sse_response
 
-router = APIRouter()
+router = APIRouter(route_class=DirectRoute)
 NAMES: Final = {"input": "messages", "output": "modalities", "max_tokens": "max_completion_tokens"}
 
 

@@ -21,6 +21,7 @@ from unmask_engine.request import (
     TextPart,
 )
 from unmask_server.body import read_json
+from unmask_server.direct_route import DirectRoute
 from unmask_server.engine_client import Event, Finished, Wants
 from unmask_server.models import check_model
 from unmask_server.openai_call import followed, whole
@@ -30,7 +31,7 @@ from unmask_server.openai_wire import OpenAIRequest, Stops, TopLogprobs, check_l
 from unmask_server.schema import Text
 from unmask_server.sse import DONE, event, sse_response
 
-router = APIRouter()
+router = APIRouter(route_class=DirectRoute)
 
 NAMES: Final = {"input": "prompt", "edit.target": "prompt", "edit.target.text": "prompt"}
 NEUTRAL: Final[dict[str, tuple[Any, ...]]] = {

@@ -12,6 +12,7 @@ from unmask_engine.media import MediaLimits, read_image, read_mask
 from unmask_engine.request import Edit, GenerationRequest, ImagePart, RequestError, TextPart
 from unmask_server.body import read_json
 from unmask_server.connection import while_connected
+from unmask_server.direct_route import DirectRoute
 from unmask_server.engine_client import EngineClient
 from unmask_server.fan_out import answers, in_turn
 from unmask_server.openai_call import in_media_slot
@@ -21,7 +22,7 @@ from unmask_server.openai_pictures import Pictures
 from unmask_server.settings import Settings
 from unmask_server.sse import begun, sse_response
 
-router = APIRouter()
+router = APIRouter(route_class=DirectRoute)
 NAMES: Final = {"input": "prompt", "edit.mask": "mask", "edit.target": "image"}
 VARIETY: Final = 1.0  # temperature of all but the first picture, where none is given: at 0 all would be the same
 

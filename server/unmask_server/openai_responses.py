@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse
 from unmask_engine.request import GenerationRequest, RequestError
 from unmask_server.body import media_for, read_json
 from unmask_server.dialogue import Dialogue
+from unmask_server.direct_route import DirectRoute
 from unmask_server.engine_client import Wants
 from unmask_server.models import check_model
 from unmask_server.openai_call import followed, in_media_slot, whole
@@ -19,7 +20,7 @@ from unmask_server.openai_responses_stream import ResponseStream
 from unmask_server.openai_wire import check_logprobs, refuse
 from unmask_server.sse import sse_response
 
-router = APIRouter()
+router = APIRouter(route_class=DirectRoute)
 NAMES: Final = {"max_tokens": "max_output_tokens"}
 
 

@@ -21,12 +21,13 @@ from unmask_server.body import read_json
 from unmask_server.bridge import EngineThread, Event, Finished, Spoken, Wants
 from unmask_server.clauses import clauses
 from unmask_server.connection import while_connected
+from unmask_server.direct_route import DirectRoute
 from unmask_server.fan_out import in_turn
 from unmask_server.openai_media_schema import SpeechRequest
 from unmask_server.openai_voices import check_voice
 from unmask_server.sse import ClosingStream, begun, event, sse_response
 
-router = APIRouter()
+router = APIRouter(route_class=DirectRoute)
 
 
 @dataclass(frozen=True)

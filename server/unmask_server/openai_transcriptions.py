@@ -18,6 +18,7 @@ from unmask_engine.request import Generation, GenerationRequest, Progress, Reque
 from unmask_engine.utterances import Utterance, utterances
 from unmask_server.body import decode_base64, read_json
 from unmask_server.connection import while_connected
+from unmask_server.direct_route import DirectRoute
 from unmask_server.engine_client import EngineClient, Event, Finished, Wants
 from unmask_server.fan_out import answers, in_turn
 from unmask_server.openai_call import in_media_slot
@@ -29,7 +30,7 @@ from unmask_server.settings import Settings
 from unmask_server.sse import begun, event, sse_response
 from unmask_server.subtitles import Segment, srt, vtt
 
-router = APIRouter()
+router = APIRouter(route_class=DirectRoute)
 
 
 @router.post("/v1/audio/transcriptions", response_model=None)

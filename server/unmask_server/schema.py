@@ -195,8 +195,8 @@ class GenerateRequest(BaseModel):
     edit: Edits | None = None
     stream: bool = False
     preview: Preview = Preview()
-    extras: list[Literal["timings", "confidence", "word_timestamps", "tokens"]] = Field(
-        default=["timings"], alias="return", max_length=MAX_PARTS
+    extras: tuple[Literal["timings", "confidence", "word_timestamps", "tokens"], ...] = Field(
+        default=("timings",), alias="return", max_length=MAX_PARTS
     )
 
     @property

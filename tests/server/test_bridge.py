@@ -163,6 +163,36 @@ def test_what_comes_at_once_is_taken_as_far_as_there_is_room(start, wait, new_en
         assert max(new_engine.together) == 4
 
 
+def test_who_leaves_the_queue_is_not_counted_any_more(wait, new_engine) -> None:
+    """At once, not after the step that is under way; and its place is free."""
+    in_step, next_step = threading.Event(), threading.Event()
+    step = new_engine.step
+
+    def slow_step():
+        in_step.set()
+        assert next_step.wait(60)
+        return step()
+
+    async def come_and_go(bridge: EngineThread) -> None:
+        first = asyncio.create_task(bridge.generate(request("first")))
+        await asyncio.to_thread(wait, in_step.is_set)
+        leaving = asyncio.create_task(bridge.generate(request("leaving")))
+        await asyncio.sleep(0)
+        assert bridge.num_waiting == 1
+        leaving.cancel()
+        await asyncio.wait({leaving})
+        assert bridge.num_waiting == 0
+        last = asyncio.create_task(bridge.generate(request("last")))
+        await asyncio.sleep(0)
+        next_step.set()
+        await asyncio.gather(first, last)
+
+    new_engine.step = slow_step
+    with running(new_engine, Settings(max_queue=1, max_batch=1)) as bridge:
+        asyncio.run(come_and_go(bridge))
+    assert [part.text for asked in new_engine.requests for part in asked.parts] == ["first", "last"]
+
+
 def test_a_dialogue_waits_before_batch_requests(wait, new_engine) -> None:
     new_engine.hold.set()
     with running(new_engine, Settings(max_batch=1)) as bridge:
@@ -356,6 +386,7 @@ def test_a_busy_media_thread_takes_no_previews(wait) -> None:
         begun.set()
         assert go_on.wait(60)
 
+    media.start()
     try:
         media.submit(block)
         assert begun.wait(60)
@@ -367,7 +398,18 @@ def test_a_busy_media_thread_takes_no_previews(wait) -> None:
         wait(lambda: len(done) > MAX_AHEAD)
         assert done == [*range(MAX_AHEAD), "preview"]
     finally:
-        media.stop()
+        media.stop(60)
+
+
+def test_the_media_thread_outlives_what_fails_on_it(wait) -> None:
+    media, done = MediaThread(), []
+    media.start()
+    try:
+        media.submit(lambda: 1 // 0)
+        media.submit(partial(done.append, 1))
+        wait(lambda: done == [1])
+    finally:
+        media.stop(60)
 
 
 @pytest.mark.parametrize(("steps", "due"), [(64, [16, 32, 48]), (10, [3, 5, 8]), (4, [1, 2, 3]), (2, [1]), (1, [])])
