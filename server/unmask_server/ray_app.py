@@ -72,6 +72,7 @@ def application(
 
     ingress = serve.deployment(serve.ingress(ingress_app)()).options(
         name=INGRESS,
+        ray_actor_options={"num_cpus": 0},  # or it would wait forever where engines take all cores of the cluster
         max_ongoing_requests=MAX_CONNECTIONS,
         graceful_shutdown_timeout_s=settings.shutdown_timeout,
         graceful_shutdown_wait_loop_s=0.5,

@@ -97,7 +97,9 @@ def paced(settings: Settings) -> Any:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    own = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": 8, "include_dashboard": False}
+    own = (
+        {} if "RAY_ADDRESS" in os.environ else {"num_cpus": 2, "include_dashboard": False}
+    )  # as many as there are engines
     ray.init(log_to_driver=False, **own)
     from ray import serve
 

@@ -27,7 +27,7 @@ def shutdown():
     note("shutdown")
 """
 SERVE = """
-import os, signal
+import os, signal, time
 from ray import note
 
 def start(**kwargs):
@@ -39,6 +39,7 @@ def run(app, **kwargs):
         raise RuntimeError("no engine came up")
     if os.environ.get("STOPPED_EARLY"):
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(600)  # for a place on the cluster, as long as there is none
 
 def delete(name):
     note("delete", name)

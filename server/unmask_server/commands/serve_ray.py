@@ -13,6 +13,10 @@ from unmask_server.settings import Settings
 NAME = "unmask"
 
 
+class Stopped(BaseException):
+    """Told to stop while it starts, which Ray would not notice: it may wait for a place for an engine for ever."""
+
+
 def serve_ray(settings: Settings) -> None:
     """Blocks until the server is told to stop; then what runs may finish, for `shutdown_timeout` seconds."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would tell its makers
@@ -24,9 +28,12 @@ def serve_ray(settings: Settings) -> None:
     from unmask_server.ray_app import application
 
     ends = threading.Event()
+    is_starting = False
 
     def end(number: int, frame: FrameType | None) -> None:
         ends.set()
+        if is_starting:
+            raise Stopped
 
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     # Where a cluster of its own is made: without the dashboard, which is ten processes more.
@@ -36,11 +43,18 @@ def serve_ray(settings: Settings) -> None:
     port = settings.port or _free_port()
     serve.start(http_options={"host": settings.host, "port": port})
     try:
-        serve.run(application(settings), name=NAME, route_prefix="/")
+        app = application(settings)
+        is_starting = True
+        if not ends.is_set():
+            serve.run(app, name=NAME, route_prefix="/")
+        is_starting = False
         if not ends.is_set():
             print(f"Unmask serves {settings.model} at http://{settings.host}:{port} (API: /docs)", flush=True)
         ends.wait()
+    except Stopped:
+        pass
     finally:
+        is_starting = False
         serve.delete(NAME)
         ray.shutdown()
 
