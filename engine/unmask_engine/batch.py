@@ -73,8 +73,12 @@ class Batch:
         self._mask = self._put(torch.tensor([plan.mask for plan in plans]))[self._request]  # (C,)
         self._allowed = self._put(_allowed(plans))  # (C, n, 2)
         self._seen: Tensor | None = None  # (G, V) bool, the ids of the answers so far
+        # Written where indices say; `x[index] = True` would wait for the device: its True is copied there each time.
+        self._true, self._false = (torch.full((), value, device=self.device) for value in (True, False))
         rows = [Row(plan.prompt, span) for plan, span in zip(plans, spans, strict=True)]
         self._guided = [plan.unconditional is not None for plan in plans]
+        self._is_guided = self._put(torch.tensor(self._guided))  # (G,)
+        self._is_drawn = any(_reveals_by_chance(plan) for plan in plans)
         rows += [
             _unconditional(plan, span)
             for plan, span in zip(plans, spans, strict=True)
@@ -98,12 +102,11 @@ class Batch:
         request = self._request[index]
         masked_before = torch.cumsum(num_masked, 0) - num_masked  # in the requests to the left
         num_guided = sum(step.num_open for step, guided in zip(steps, self._guided, strict=True) if guided)
-        is_guided = self._put(torch.tensor(self._guided))[request]
         return OpenRows(
             steps=steps,
             index=index,
             request=request,
-            guided=torch.nonzero_static(is_guided, size=num_guided).flatten(),
+            guided=torch.nonzero_static(self._is_guided[request], size=num_guided).flatten(),
             integers=of_request.T[:-4][:, request],
             reals=reals.T[:, request],
             num_masked=num_masked[request],
@@ -145,14 +148,17 @@ class Batch:
         """What reveal goes by."""
         *_, seed, step, _ = rows.integers
         *_, temperature, probability = rows.reals
-        draws = noise.uniform(seed, noise.REVEAL_STREAM, step, self._position[rows.index])
+        if self._is_drawn:
+            draws = noise.uniform(seed, noise.REVEAL_STREAM, step, self._position[rows.index])
+        else:  # nobody looks at them, and they take forty launches
+            draws = torch.full_like(temperature, 0.5)
         return RevealParams(rows.request, rows.counts, temperature, draws, probability)
 
     def commit(self, rows: OpenRows, tokens: Tensor, confidence: Tensor, is_committed: Tensor) -> Commit:
         """Write the chosen tokens onto the canvases, count the steps as begun, send the tokens on their way."""
         self._ids[rows.index] = torch.where(is_committed, tokens, self._mask[rows.index])
         assert self._seen is not None  # row_params
-        self._seen[rows.request, torch.where(is_committed, tokens, 0)] = True
+        self._seen.index_put_((rows.request, torch.where(is_committed, tokens, 0)), self._true)
         self._exclude_unseen(self._seen)
         for state in self.states:
             state.begin()
@@ -168,17 +174,21 @@ class Batch:
     def _seen_ids(self, vocabulary: int) -> Tensor:
         if self._seen is None:
             self._seen = torch.zeros(len(self.states), vocabulary, dtype=torch.bool, device=self.device)
-            self._seen[self._request, self._ids] = True
+            self._seen.index_put_((self._request, self._ids), self._true)
             self._exclude_unseen(self._seen)
         return self._seen
 
     def _exclude_unseen(self, seen: Tensor) -> None:
         """Id 0, as in the reference, and MASK never count as repeated."""
-        seen[:, 0] = False
-        seen[self._request, self._mask] = False
+        seen[:, 0].fill_(False)
+        seen.index_put_((self._request, self._mask), self._false)
 
     def _put(self, tensor: Tensor) -> Tensor:
         return send(tensor, self.device)
+
+
+def _reveals_by_chance(plan: Plan) -> bool:
+    return plan.settings.algorithm == "origin" or plan.settings.algorithm_temperature > 0
 
 
 def _integers(plan: Plan, step: Step) -> tuple[int, ...]:
