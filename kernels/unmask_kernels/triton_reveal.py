@@ -6,7 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from unmask_kernels.reveal import BY_RANK, RevealParams
-from unmask_kernels.triton_support import LAUNCH, gumbel, order, require_device
+from unmask_kernels.triton_support import LAUNCH, ONE_BINARY, gumbel, order, require_device
 
 _BLOCK = 64  # rows of a program, and rows they are compared with at a time
 
@@ -42,7 +42,7 @@ def reveal_triton(confidence: Tensor, params: RevealParams) -> Tensor:
     return is_committed != 0
 
 
-@triton.jit
+@triton.jit(**ONE_BINARY)
 def _score_kernel(confidence_ptr, temperature_ptr, uniform_ptr, keys_ptr, num_rows, BLOCK: tl.constexpr):
     """What rows are ranked by: their confidence, or with an algorithm temperature a Gumbel draw around it.
 
@@ -59,7 +59,7 @@ def _score_kernel(confidence_ptr, temperature_ptr, uniform_ptr, keys_ptr, num_ro
     tl.store(keys_ptr + rows, tl.where(scores != scores, 0x7FFFFFFF, order(scores)), mask=is_row)
 
 
-@triton.jit
+@triton.jit(**ONE_BINARY)
 def _rank_kernel(
     keys_ptr,  # (R,) int32
     request_ptr,  # (R,)

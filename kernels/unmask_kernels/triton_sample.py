@@ -17,6 +17,7 @@ from unmask_kernels.triton_candidates import LOG_WIDTH, best_candidates
 from unmask_kernels.triton_support import (
     LAUNCH,
     LOWEST,
+    ONE_BINARY,
     RowArguments,
     exp,
     log,
@@ -76,7 +77,7 @@ def _sample_settled(arguments: RowArguments, params: RowParams) -> tuple[Tensor,
     return tokens, confidence, is_settled
 
 
-@triton.jit
+@triton.jit(**ONE_BINARY)
 def _finish_kernel(
     values_ptr,  # (R, WIDTH), falling
     ids_ptr,  # (R, WIDTH) int32

@@ -18,6 +18,18 @@ from unmask_kernels.noise import TOKEN_STREAM
 from unmask_kernels.rows import RowParams
 
 LAUNCH: Final[Mapping[str, Any]] = {"enable_fp_fusion": False}
+# Of a kernel's jit: one binary for any number of rows, wherever a row's parameters lie. Else Triton compiles another,
+# for seconds, in the midst of a step, when the number is first a multiple of 16 or a slice first begins elsewhere.
+ONE_BINARY: Final[Mapping[str, Any]] = {
+    "do_not_specialize": ["num_rows"],
+    "do_not_specialize_on_alignment": [
+        f"{name}_ptr"
+        for name in (
+            *("algorithm", "allowed", "counts", "guidance", "guided_row", "never", "position", "probability"),
+            *("repetition", "request", "seed", "step", "strength", "temperature", "top_k", "top_p", "uniform"),
+        )
+    ],
+}
 LOWEST = tl.constexpr(torch.finfo(torch.float32).min)  # stands in for -inf where it is subtracted
 _STREAM = tl.constexpr(TOKEN_STREAM)
 
@@ -40,14 +52,14 @@ class RowArguments:
     @staticmethod
     def of(logits_c: Tensor, logits_u: Tensor | None, params: RowParams) -> "RowArguments":
         """Logits and parameters as `sample` takes them; what is not contiguous is copied."""
-        is_guided = params.guidance > 0
         return RowArguments(
             logits=tuple(
                 tensor.contiguous()
                 for tensor in (
                     logits_c,
                     logits_c if logits_u is None else logits_u,
-                    torch.cumsum(is_guided, dim=0) - 1,  # where a guided row stands in logits_u
+                    # Where a guided row stands in logits_u; not read without.
+                    params.request if logits_u is None else torch.cumsum(params.guidance > 0, dim=0) - 1,
                     params.guidance,
                     params.temperature,
                     params.allowed,
@@ -90,12 +102,7 @@ def row_logits(
     Nothing is read where no id of the block is allowed. The mask of the loads is no finer than that, so that they stay
     vectors.
     """
-    is_allowed = ids < 0
-    for i in tl.static_range(NUM_RANGES):
-        start = tl.load(allowed_ptr + (row * NUM_RANGES + i) * 2).to(tl.int32)
-        stop = tl.load(allowed_ptr + (row * NUM_RANGES + i) * 2 + 1).to(tl.int32)
-        is_allowed |= (ids >= start) & (ids < stop)
-    is_allowed &= ids < VOCAB
+    is_allowed = allowed_ids(row, ids, allowed_ptr, VOCAB, NUM_RANGES)
     is_read = (ids < VOCAB) & (tl.max(is_allowed.to(tl.int32), axis=0) > 0)
     logits = tl.load(conditional_ptr + row * VOCAB + ids, mask=is_read, other=0.0).to(tl.float32)
     if HAS_GUIDANCE:
@@ -108,6 +115,17 @@ def row_logits(
     if temperature > 0:
         logits = tl.div_rn(logits, temperature)
     return tl.where(is_allowed, logits, float("-inf"))
+
+
+@triton.jit
+def allowed_ids(row, ids, allowed_ptr, VOCAB: tl.constexpr, NUM_RANGES: tl.constexpr):
+    """Whether ids (N,) int32 may be taken: (N,)."""
+    is_allowed = ids < 0
+    for i in tl.static_range(NUM_RANGES):
+        start = tl.load(allowed_ptr + (row * NUM_RANGES + i) * 2).to(tl.int32)
+        stop = tl.load(allowed_ptr + (row * NUM_RANGES + i) * 2 + 1).to(tl.int32)
+        is_allowed |= (ids >= start) & (ids < stop)
+    return is_allowed & (ids < VOCAB)
 
 
 @triton.jit
@@ -176,17 +194,29 @@ def order(values):
 
 
 @triton.jit
-def largest(values, COUNT: tl.constexpr):
-    """The COUNT largest of (N,) float32, equal ones by lowest index: whether taken (N,), and the place of those taken.
+def largest(keys, lowest, COUNT: tl.constexpr):
+    """The COUNT largest of (N,) int32, equal ones by lowest index: whether taken (N,), their places, and the last key.
 
-    Finds the COUNT-th largest bit by bit; there must be COUNT values.
+    There must be COUNT keys from `lowest` on. Halves the keys in question until one is left.
     """
-    keys = order(values)
-    smallest = tl.where(tl.sum((keys >= 0).to(tl.int32), axis=0) >= COUNT, 0, -0x80000000).to(tl.int32)
-    for i in range(31):
-        higher = smallest + (1 << (30 - i))
-        smallest = tl.where(tl.sum((keys >= higher).to(tl.int32), axis=0) >= COUNT, higher, smallest)
-    is_tie = (keys == smallest).to(tl.int32)
-    missing = COUNT - tl.sum((keys > smallest).to(tl.int32), axis=0)
-    is_taken = (keys > smallest) | ((is_tie > 0) & (tl.cumsum(is_tie, axis=0) <= missing))
-    return is_taken, tl.cumsum(is_taken.to(tl.int32), axis=0) - 1
+    low = lowest.to(tl.int64)
+    high = tl.max(keys, axis=0).to(tl.int64)
+    while low < high:
+        middle = (low + high + 1) >> 1
+        is_enough = tl.sum((keys >= middle.to(tl.int32)).to(tl.int32), axis=0) >= COUNT
+        low = tl.where(is_enough, middle, low)
+        high = tl.where(is_enough, high, middle - 1)
+    last = low.to(tl.int32)
+    is_tie = (keys == last).to(tl.int32)
+    missing = COUNT - tl.sum((keys > last).to(tl.int32), axis=0)
+    is_taken = (keys > last) | ((is_tie > 0) & (tl.cumsum(is_tie, axis=0) <= missing))
+    return is_taken, tl.cumsum(is_taken.to(tl.int32), axis=0) - 1, last
+
+
+@triton.jit
+def coarseness(row, guidance_ptr, temperature_ptr, HAS_GUIDANCE: tl.constexpr, IS_BFLOAT16: tl.constexpr):
+    """The last bits of a row's float32 logits that are alike in all of them, and so do not order them."""
+    is_changed = tl.load(temperature_ptr + row) > 0
+    if HAS_GUIDANCE:
+        is_changed |= tl.load(guidance_ptr + row) > 0
+    return tl.where(is_changed, 0, 16 if IS_BFLOAT16 else 0)

@@ -18,6 +18,7 @@ from unmask_kernels.rows import RowParams
 from unmask_kernels.triton_support import (
     LAUNCH,
     LOWEST,
+    ONE_BINARY,
     RowArguments,
     exp,
     log,
@@ -28,6 +29,7 @@ from unmask_kernels.triton_support import (
 )
 
 _BLOCK = 2048
+_PROGRAMS = 528  # at most; each takes every so many rows
 
 _NO_TOP_K = tl.constexpr(NO_TOP_K)
 _NO_TOP_P = tl.constexpr(NO_TOP_P)
@@ -43,7 +45,8 @@ def sample_whole(
     arguments: RowArguments, params: RowParams, is_settled: Tensor, tokens: Tensor, confidence: Tensor
 ) -> None:
     """Overwrite tokens (R,) and confidence (R,) of the rows for which `is_settled` (R,) int8 is 0."""
-    _sample_kernel[(len(params),)](
+    num_rows = len(params)
+    _sample_kernel[(min(num_rows, _PROGRAMS),)](
         *arguments.logits,
         *arguments.penalties,
         *arguments.noise,
@@ -54,6 +57,7 @@ def sample_whole(
         is_settled,
         tokens,
         confidence,
+        num_rows,
         **arguments.shape,
         BLOCK=_BLOCK,
         num_warps=8,
@@ -61,7 +65,7 @@ def sample_whole(
     )
 
 
-@triton.jit
+@triton.jit(**ONE_BINARY)
 def _sample_kernel(
     conditional_ptr,
     unconditional_ptr,
@@ -83,40 +87,42 @@ def _sample_kernel(
     is_settled_ptr,
     tokens_ptr,
     confidence_ptr,
+    num_rows,
     VOCAB: tl.constexpr,
     NUM_RANGES: tl.constexpr,
     HAS_GUIDANCE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """A row that takes its forbidden id is sampled again as if that id were not there."""
-    row = tl.program_id(0).to(tl.int64)
-    penalties = (seen_ptr, request_ptr, repetition_ptr, strength_ptr)
-    noise = (seed_ptr, step_ptr, position_ptr)
-    is_sampled = tl.load(temperature_ptr + row) > 0
-    algorithm = tl.load(algorithm_ptr + row)
-    top_p = tl.load(top_p_ptr + row)
-    top_k = tl.load(top_k_ptr + row)
-    never = tl.load(never_ptr + row)
-    excluded = tl.full([], _NO_ID, tl.int64)
-    is_open = tl.load(is_settled_ptr + row) == 0
-    for _ in range(2):
-        if is_open:
-            # fmt: off
-            read = (
-                row, excluded, conditional_ptr, unconditional_ptr, guided_row_ptr, guidance_ptr, temperature_ptr,
-                allowed_ptr,
-            )
-            # fmt: on
-            best, best_id = _best(read, VOCAB, NUM_RANGES, HAS_GUIDANCE, BLOCK)
-            cut, last_id, kth = _filter(read, best, top_p, top_k, VOCAB, NUM_RANGES, HAS_GUIDANCE, BLOCK)
-            kept = (best_id, cut, last_id, kth)
-            token, confidence = _choose(
-                read, kept, penalties, noise, is_sampled, algorithm, VOCAB, NUM_RANGES, HAS_GUIDANCE, BLOCK
-            )
-            tl.store(tokens_ptr + row, token.to(tl.int64))
-            tl.store(confidence_ptr + row, confidence)
-            is_open = token.to(tl.int64) == never
-            excluded = never
+    for number in range(tl.program_id(0), num_rows, tl.num_programs(0)):
+        row = tl.cast(number, tl.int64)
+        penalties = (seen_ptr, request_ptr, repetition_ptr, strength_ptr)
+        noise = (seed_ptr, step_ptr, position_ptr)
+        is_sampled = tl.load(temperature_ptr + row) > 0
+        algorithm = tl.load(algorithm_ptr + row)
+        top_p = tl.load(top_p_ptr + row)
+        top_k = tl.load(top_k_ptr + row)
+        never = tl.load(never_ptr + row)
+        excluded = tl.full([], _NO_ID, tl.int64)
+        is_open = tl.load(is_settled_ptr + row) == 0
+        for _ in range(2):
+            if is_open:
+                # fmt: off
+                read = (
+                    row, excluded, conditional_ptr, unconditional_ptr, guided_row_ptr, guidance_ptr, temperature_ptr,
+                    allowed_ptr,
+                )
+                # fmt: on
+                best, best_id = _best(read, VOCAB, NUM_RANGES, HAS_GUIDANCE, BLOCK)
+                cut, last_id, kth = _filter(read, best, top_p, top_k, VOCAB, NUM_RANGES, HAS_GUIDANCE, BLOCK)
+                kept = (best_id, cut, last_id, kth)
+                token, confidence = _choose(
+                    read, kept, penalties, noise, is_sampled, algorithm, VOCAB, NUM_RANGES, HAS_GUIDANCE, BLOCK
+                )
+                tl.store(tokens_ptr + row, token.to(tl.int64))
+                tl.store(confidence_ptr + row, confidence)
+                is_open = token.to(tl.int64) == never
+                excluded = never
 
 
 @triton.jit
