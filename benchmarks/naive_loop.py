@@ -41,7 +41,7 @@ def naive_decode(
     return ids
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode, in which the engine's layers become CUDA graphs: the reference has none
 def naive_step(
     model: OmniModel,
     prompt: Tensor,
