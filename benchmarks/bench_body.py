@@ -25,14 +25,14 @@ from bench_7b import Scale, Shape, published, random_model, request, tiny
 from devices import device_name, measured_rates, result_file, seconds
 from rich.console import Console
 from rich.table import Table
-from torch.nn import functional as F
 
 from unmask_engine.batch import Batch, Commit
 from unmask_engine.decode import decode_step
 from unmask_engine.loaded import LoadedBundle
-from unmask_engine.models.backbone import _rotate, pack
+from unmask_engine.models.backbone import pack
 from unmask_engine.models.omni import OmniModel
 from unmask_engine.state import DecodingState
+from unmask_kernels.rowwise import Implementation, gate, rotate
 
 TIMED_STEPS = 5
 
@@ -93,20 +93,21 @@ def operations(model: OmniModel, shape: Shape, batch_size: int) -> list[Operatio
     residual, added = drawn(num_rows, size, dtype=table.dtype), drawn(num_rows, size)
     q, k = (drawn(num_rows, heads, config.head_dim) for heads in (config.num_heads, config.num_kv_heads))
     packing = pack((shape.length,) * batch_size, config.head_dim, config.rope_theta, device)
-    gate, up = (drawn(num_rows, config.intermediate_size) for _ in range(2))
+    gated, up = (drawn(num_rows, config.intermediate_size) for _ in range(2))
     ids = torch.randint(config.vocab_size, (batch_size * shape.canvas,), device=device)
     slots = torch.arange(len(ids), device=device)
     norm = layer.input_layernorm
+    impl: Implementation = "triton" if device.type == "cuda" else "reference"
     canvas_bytes = len(ids) * size * table.element_size()
     return [
-        Operation("RMSNorm + residual", 2 * depth, lambda: norm(residual + added), 3 * residual.nbytes + added.nbytes),
+        Operation("RMSNorm + residual", 2 * depth, lambda: norm(residual, added), 3 * residual.nbytes + added.nbytes),
         Operation(
             "rotary positions",
             depth,
-            lambda: (_rotate(q, packing.cos, packing.sin), _rotate(k, packing.cos, packing.sin)),
+            lambda: rotate(q, k, packing.cos, packing.sin, impl=impl),
             2 * (q.nbytes + k.nbytes),
         ),
-        Operation("SiLU x gate", depth, lambda: F.silu(gate) * up, 3 * gate.nbytes),
+        Operation("SiLU x gate", depth, lambda: gate(gated, up, impl=impl), 3 * gated.nbytes),
         # The prompt's embeddings stay where they are: a kernel would write the canvas's alone.
         Operation("embedding", 1, lambda: residual.index_copy(0, slots, model.embed(ids)), 2 * canvas_bytes),
     ]

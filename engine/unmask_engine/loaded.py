@@ -131,6 +131,8 @@ class LoadedBundle:
         model = cast(OmniModel, load_component(bundle, "backbone", device="cpu" if is_split else device))
         if device.type == "cpu" and multiplies_bfloat16(device):
             model.model.layers.to(torch.bfloat16)  # embeddings, the sum past the layers, head and ears need float32
+        if device.type == "cuda" and not is_split:
+            model.model.join_products()
         (tokenizer_file,) = bundle.files("text_tokenizer")
         tokenizer = TextTokenizer(tokenizer_file)
         size = model.lm_head.weight.shape[0]

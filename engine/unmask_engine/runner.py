@@ -3,7 +3,8 @@
 **Fixed shapes.** A library's matrix product may round a row otherwise when it is given another number of rows, and at
 temperature 0 a request's tokens must not depend on what else is in the batch. On a CPU the products used here agree
 bit for bit from 16 rows on (tests/engine/test_invariance.py holds this), so every product gets a multiple of that:
-packed rows are filled up by one sequence of zeros, wanted rows by repeats that are cut off again.
+packed rows are filled up by one sequence of zeros, wanted rows by repeats that are cut off again. On a CUDA device the
+products keep the order of their sums (models/products.py); there some numbers of rows are slow, and filled up further.
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,17 @@ from torch import Tensor
 from unmask_engine.models.backbone import Wanted
 
 TILE = 16  # rows
+# Of up to 640 rows those at which a layer of the published model takes longer than with the next number that is not
+# among them, since cuBLASLt chooses badly (H200, CUDA 13.0; docs/log.md, 2026-11-27).
+SLOW_ON_CUDA = frozenset({16, 32, 48, 160, 192, 304, 320, 576})
+
+
+def filled(num_rows: int, device: torch.device) -> int:
+    """The number of rows that so many are filled up to."""
+    total = -(-num_rows // TILE) * TILE
+    while device.type == "cuda" and total in SLOW_ON_CUDA:
+        total += TILE
+    return total
 
 
 class Backbone(Protocol):
@@ -49,7 +61,7 @@ class Pack:
         hidden = rows[0].prompt
         sizes = [row.canvas.stop - row.canvas.start for row in rows]
         lengths = [len(row.prompt) + size + row.padding for row, size in zip(rows, sizes, strict=True)]
-        filling = -sum(lengths) % TILE
+        filling = filled(sum(lengths), hidden.device) - sum(lengths)
         self._lengths = lengths + ([filling] if filling else [])
         self._embeds = hidden.new_zeros(sum(self._lengths), hidden.shape[1])
         slots, predictors = [], []
@@ -69,7 +81,7 @@ class Pack:
         """ids (C,) and the slots to predict, `wanted` (R,), `counts` of them in each row -> logits (R, V)."""
         embeds = self._embeds.index_copy(0, self._slots, self._model.embed(ids[self._sources]))
         rows = self._predictors[wanted]
-        rows = torch.cat([rows, rows[-1:].expand(-len(rows) % TILE)])
+        rows = torch.cat([rows, rows[-1:].expand(filled(len(rows), rows.device) - len(rows))])
         without_filling = (*counts, *[0] * (len(self._lengths) - len(counts)))
         hidden = self._model.forward_packed(embeds, self._lengths, Wanted(rows, without_filling))
         return self._model.logits(hidden)[: len(wanted)]

@@ -46,22 +46,26 @@ def test_flash_attention_is_called_for_what_attention_by_sequence_computes(
 
     def by_sequence(*args: Any, **options: Any) -> Tensor:
         given = signature.bind(*args, **options).arguments
-        assert set(given) == {"query", "key", "value", "cu_seq_q", "cu_seq_k", "max_q", "max_k"}  # no mask, no scale
+        grouping = {"enable_gqa"} & set(signature.parameters)  # torch 2.11 groups heads unasked
+        plain = {"query", "key", "value", "cu_seq_q", "cu_seq_k", "max_q", "max_k"}
+        assert set(given) == plain | grouping  # no mask, no scale
+        assert all(given[name] for name in grouping)
         q, k, v = given["query"], given["key"], given["value"]
-        assert q.shape[1] == k.shape[1] == v.shape[1]  # torch 2.11 groups no queries
-        assert all(x.is_contiguous() for x in (q, k, v))
+        assert all(x.stride()[1:] == (x.shape[2], 1) for x in (q, k, v))
         ends = given["cu_seq_q"], given["cu_seq_k"]
         assert {end.dtype for end in ends} == {torch.int32}
         spans = [list(pairwise(end.tolist())) for end in ends]
-        assert [max(stop - start for start, stop in part) for part in spans] == [given["max_q"], given["max_k"]]
+        longest = [max(stop - start for start, stop in part) for part in spans]
+        assert [max(2, longest[0]), longest[1]] == [given["max_q"], given["max_k"]]
         assert (int(ends[0][-1]), int(ends[1][-1])) == (len(q), len(k))
         out = torch.full_like(q, torch.nan)
         for (first, stop), (first_key, stop_key) in zip(*spans, strict=True):
             sequence = (q[first:stop], k[first_key:stop_key], v[first_key:stop_key])
-            attended = F.scaled_dot_product_attention(*(x.transpose(0, 1) for x in sequence))
+            attended = F.scaled_dot_product_attention(*(x.transpose(0, 1) for x in sequence), enable_gqa=True)
             out[first:stop] = attended.transpose(0, 1)
         return out
 
+    by_sequence.__signature__ = signature  # type: ignore[attr-defined]
     monkeypatch.setattr(varlen, "varlen_attn", by_sequence)
     q, k, v = drawn(asking, lengths)
     found = _varlen_attention(q, k, v, asking, lengths)
@@ -83,13 +87,30 @@ def test_flash_attention_is_as_close_to_float32_as_attention_by_sequence(
 
 
 @pytest.mark.gpu
+def test_flash_attention_learns_as_attention_by_sequence() -> None:
+    asking, lengths = CASES[4]
+    with torch.enable_grad():
+        gradients = []
+        for dtype, device in ((torch.float32, "cpu"), (torch.bfloat16, "cpu"), (torch.bfloat16, "cuda")):
+            given = [x.to(device, dtype).requires_grad_() for x in drawn(asking, lengths)]
+            packed_attention(*given, asking, lengths).float().square().sum().backward()
+            gradients.append([x.grad.float().cpu() for x in given if x.grad is not None])
+    for truth, eager, found in zip(*gradients, strict=True):
+        assert (found - truth).norm() <= 2 * (eager - truth).norm() + 1e-3 * truth.norm()
+
+
+@pytest.mark.gpu
 def test_flash_attention_within_a_sequence_does_not_see_its_neighbours() -> None:
+    """Nor what else is asked of it: one row, some rows, all rows."""
     lengths = [37, 100, 100, 8, 250]
     q, k, v = (x.cuda().bfloat16() for x in drawn(lengths, lengths, filling=0))
     packed = packed_attention(q, k, v, lengths, lengths)
     for stop, length in zip(torch.tensor(lengths).cumsum(0).tolist(), lengths, strict=True):
         own = slice(stop - length, stop)
         assert torch.equal(packed_attention(q[own], k[own], v[own], [length], [length]), packed[own])
+        for some in (slice(stop - 1, stop), slice(stop - length, stop, 3)):
+            count = len(range(stop)[some])
+            assert torch.equal(packed_attention(q[some], k[own], v[own], [count], [length]), packed[some])
 
 
 @pytest.mark.gpu

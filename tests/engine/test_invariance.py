@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from unmask_engine.models.backbone import RowwiseLinear, packed_attention
-from unmask_engine.runner import TILE
+from unmask_engine.models.backbone import packed_attention
+from unmask_engine.models.products import RowwiseLinear
+from unmask_engine.runner import SLOW_ON_CUDA, TILE, filled
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -20,6 +21,15 @@ def test_rows_of_a_product_agree_for_every_multiple_of_the_tile(inputs: int, out
     for count in (TILE, 2 * TILE, 5 * TILE, 7 * TILE, 1024 - TILE):
         for start in (0, 3, 1024 - count):
             assert torch.equal(linear(rows[start : start + count]), whole[start : start + count])
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_rows_are_filled_up_to_few_more(device: str) -> None:
+    for rows in range(1, 700):
+        total = filled(rows, torch.device(device))
+        assert total % TILE == 0
+        assert rows <= total < rows + (TILE if device == "cpu" else 4 * TILE)
+        assert device == "cpu" or total not in SLOW_ON_CUDA
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -1,6 +1,6 @@
 """Compiles every Triton kernel for an H100, with the arguments its launcher gives it; needs no GPU. A line a kernel.
 
-python compile_kernels.py [float32 | float16 | bfloat16]    # the logits'
+python compile_kernels.py [float32 | float16 | bfloat16]    # the logits' and the layers'
 """
 
 import sys
@@ -17,6 +17,7 @@ from unmask_kernels import triton_sample, triton_whole
 from unmask_kernels.reveal import RevealParams
 from unmask_kernels.rows import RowParams
 from unmask_kernels.triton_reveal import reveal_triton
+from unmask_kernels.triton_rowwise import add_norm_triton, gate_triton, rotate_triton
 from unmask_kernels.triton_support import RowArguments
 
 TARGET = GPUTarget("cuda", 90, 32)
@@ -34,7 +35,7 @@ TYPES = {
 
 def compile_instead(kernel: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
     """Stands in for the launch of a kernel."""
-    options = {name: kwargs.pop(name) for name in ("num_warps", "enable_fp_fusion")}
+    options = {name: kwargs.pop(name) for name in ("num_warps", "enable_fp_fusion") if name in kwargs}
     given = dict(zip(kernel.arg_names, args, strict=False)) | kwargs
     is_constant = {parameter.name: parameter.is_constexpr for parameter in kernel.params}
     constants = {name: value for name, value in given.items() if is_constant[name]}
@@ -44,9 +45,10 @@ def compile_instead(kernel: Any, *args: Any, grid: Any, warmup: bool, **kwargs: 
             signature[name] = "constexpr"
         elif isinstance(given[name], torch.Tensor):
             signature[name] = TYPES[given[name].dtype]
-            attributes[(i,)] = [["tt.divisibility", 16]]
+            if not kernel.params[i].do_not_specialize_on_alignment:
+                attributes[(i,)] = [["tt.divisibility", 16]]
         else:
-            signature[name] = "i32"
+            signature[name] = "fp32" if isinstance(given[name], float) else "i32"
     compiled = triton.compile(ASTSource(kernel, signature, constants, attributes), target=TARGET, options=options)
     assert compiled.asm["cubin"]
     print(f"{kernel.__module__}.{kernel.__name__} {compiled.metadata.shared} bytes of shared memory")
@@ -75,10 +77,15 @@ def main(logits_dtype: torch.dtype) -> None:
     with (
         patch.object(JITFunction, "run", compile_instead),
         patch("unmask_kernels.triton_reveal.require_device"),
+        patch("unmask_kernels.triton_rowwise.require_device"),
     ):
         tokens, confidence, is_settled = triton_sample._sample_settled(arguments, params)
         triton_whole.sample_whole(arguments, params, is_settled, tokens, confidence)
         reveal_triton(ones, RevealParams(zeros, zeros, ones, ones, ones))
+        x, table = torch.zeros(2, 3584, dtype=logits_dtype), torch.zeros(2, 1, 128)
+        add_norm_triton(x, x, x[0], 1e-6, zeros)
+        rotate_triton(x.view(2, 28, 128), torch.zeros(2, 4, 128, dtype=logits_dtype), table, table, zeros)
+        gate_triton(x, x)
 
 
 if __name__ == "__main__":

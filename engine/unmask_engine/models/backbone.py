@@ -8,15 +8,20 @@ Layers compute in the dtype of their weights; the sum that runs past them keeps 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
+from inspect import signature
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unmask_engine.models.dense_attention import attend_densely, learnt_densely
+from unmask_engine.models.graphs import LayerGraphs
+from unmask_engine.models.products import RowwiseLinear, join, keep_the_order_of_sums, one_product
 from unmask_engine.transfer import send
+from unmask_kernels.rowwise import Implementation, add_norm, gate, rotate
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class Packing:
     lengths: tuple[int, ...]  # tokens per sequence, in order
     cos: Tensor  # (T, 1, D) float32
     sin: Tensor  # (T, 1, D) float32
+    ends: Tensor  # (sequences + 1,) int32: where each sequence begins, and where the last one ends
 
 
 @dataclass(frozen=True)
@@ -75,24 +81,25 @@ def pack(lengths: tuple[int, ...], head_dim: int, theta: float, device: torch.de
     """Positions restart at 0 for each sequence. The same lengths come step after step, hence the cache."""
     with torch.inference_mode(False):  # what is kept must do for training, too
         positions = send(torch.cat([torch.arange(length) for length in lengths]), device)  # (T,)
-        return Packing(lengths, *rotary_table(positions, head_dim, theta))
+        return Packing(lengths, *rotary_table(positions, head_dim, theta), _ends(lengths, device))
 
 
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding in the dtype of `x`, as the reference does: (T, heads, D) -> the same."""
-    low, high = x.chunk(2, dim=-1)
-    turned = torch.cat((-high, low), dim=-1)
-    return x * cos.to(x.dtype) + turned * sin.to(x.dtype)
+def _kernels(x: Tensor) -> Implementation:
+    """Triton's for inference on a CUDA device, torch's own for training and CPUs."""
+    return "triton" if type(x) is Tensor and x.is_cuda and not torch.is_grad_enabled() else "reference"
 
 
-def packed_attention(q: Tensor, k: Tensor, v: Tensor, asking: Sequence[int], lengths: Sequence[int]) -> Tensor:
+def packed_attention(
+    q: Tensor, k: Tensor, v: Tensor, asking: Sequence[int], lengths: Sequence[int], ends: Tensor | None = None
+) -> Tensor:
     """Bidirectional grouped-query attention within each packed sequence.
 
     q: (R, heads, D) of which `asking` rows belong to each sequence; what is beyond them is not looked at.
-    k, v: (T, kv_heads, D), `lengths` rows each -> (sum(asking), heads, D).
+    k, v: (T, kv_heads, D), `lengths` rows each -> (sum(asking), heads, D). A CUDA device reads in `ends`, if given,
+    where the sequences end.
     """
     if q.is_cuda and q.dtype in (torch.float16, torch.bfloat16):
-        return _varlen_attention(q, k, v, asking, lengths)
+        return _varlen_attention(q, k, v, asking, lengths, ends)
     if len(set(lengths)) == 1 and tuple(asking) == tuple(lengths):
         batched = (x.view(len(lengths), lengths[0], *x.shape[1:]) for x in (q[: len(k)], k, v))
         return _attend(*batched).flatten(0, 1)
@@ -104,22 +111,40 @@ def _spans(lengths: Sequence[int]) -> list[slice]:
     return [slice(end - length, end) for end, length in zip(accumulate(lengths), lengths, strict=True)]
 
 
-def _varlen_attention(q: Tensor, k: Tensor, v: Tensor, asking: Sequence[int], lengths: Sequence[int]) -> Tensor:
-    """All sequences in one flash attention call. Keys are repeated: torch 2.11 has no grouped queries here."""
+def _varlen_attention(
+    q: Tensor, k: Tensor, v: Tensor, asking: Sequence[int], lengths: Sequence[int], ends: Tensor | None = None
+) -> Tensor:
+    """All sequences in one flash attention call.
+
+    Where heads are grouped and `max_q` is 1, flash attention splits the keys and adds up in another order than in
+    company; so it is never 1. What learns has its keys repeated: the backward pass of grouped heads is not tried yet.
+    """
     from torch.nn.attention.varlen import varlen_attn
 
-    groups = q.shape[1] // k.shape[1]
+    if ends is None:
+        ends = _ends(tuple(lengths), q.device)
+    if k.requires_grad:
+        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
     out = varlen_attn(
         q[: sum(asking)].contiguous(),
-        k.repeat_interleave(groups, dim=1),
-        v.repeat_interleave(groups, dim=1),
-        _ends(tuple(asking), q.device),
-        _ends(tuple(lengths), q.device),
-        max(asking),
+        k,
+        v,
+        ends if tuple(asking) == tuple(lengths) else _ends(tuple(asking), q.device),
+        ends,
+        max(2, *asking),
         max(lengths),
+        **_grouping(),
     )
     assert isinstance(out, Tensor)  # not asked for more
     return out
+
+
+@cache
+def _grouping() -> dict[str, Any]:
+    """Torch 2.11 groups heads where there are fewer of keys, unasked; later ones want to be told."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    return {"enable_gqa": True} if "enable_gqa" in signature(varlen_attn).parameters else {}
 
 
 @lru_cache(maxsize=64)
@@ -146,8 +171,11 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(size))
         self.eps = eps
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.weight * F.rms_norm(x, self.weight.shape, None, self.eps)
+    def forward(self, x: Tensor, delta: Tensor | None = None, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """x (T, H) and what is added to it, to `rows` of it alone if given -> the sum, and its norm."""
+        if delta is not None and type(delta) is not Tensor:  # on its way from other processes: torch waits for it
+            x, delta, rows = (x if rows is None else x[rows]) + delta, None, None
+        return add_norm(x, delta, self.weight, self.eps, rows=rows, impl=_kernels(x))
 
 
 class Attention(nn.Module):
@@ -163,34 +191,22 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, packing: Packing, wanted: Wanted | None = None) -> Tensor:
         """(T, hidden) -> (T, hidden), or (R, hidden) for the wanted rows."""
         x = x.to(self.q_proj.weight.dtype)
-        heads = (-1, self.head_dim)
-        cos, sin = packing.cos, packing.sin
-        k = _rotate(self.k_proj(x).unflatten(-1, heads), cos, sin)  # (T, kv_heads, D)
-        v = self.v_proj(x).unflatten(-1, heads)
-        asking = packing.lengths
-        if wanted is not None:
-            x, cos, sin, asking = x[wanted.rows], cos[wanted.rows], sin[wanted.rows], wanted.counts
-        q = _rotate(self.q_proj(x).unflatten(-1, heads), cos, sin)  # (T or R, heads, D)
-        attended = packed_attention(q, k, v, asking, packing.lengths).flatten(-2)
-        out: Tensor = self.o_proj(F.pad(attended, (0, 0, 0, len(q) - len(attended))))
+        rows, asking = (None, packing.lengths) if wanted is None else (wanted.rows, wanted.counts)
+        together = one_product(x, self.q_proj, self.k_proj, self.v_proj)
+        if together is not None:
+            q, k, v = together
+            q = q if rows is None else q[rows]
+        else:
+            k, v = self.k_proj(x), self.v_proj(x)
+            q = self.q_proj(x if rows is None else x[rows])
+        # (T or R, heads, D), (T, kv_heads, D)
+        q, k, v = (each.view(len(each), each.shape[1] // self.head_dim, self.head_dim) for each in (q, k, v))
+        q, k = rotate(q, k, packing.cos, packing.sin, rows=rows, impl=_kernels(q))
+        attended = packed_attention(q, k, v, asking, packing.lengths, packing.ends).flatten(-2)
+        if len(attended) < len(q):
+            attended = F.pad(attended, (0, 0, 0, len(q) - len(attended)))
+        out: Tensor = self.o_proj(attended)
         return out
-
-
-# A row of a bfloat16 product with more inputs than this depends on the number of rows on CPUs with AMX: oneDNN adds the
-# inputs up in other blocks for 48 to 240 rows than for 16, 32 or 256 and more (tests/engine/test_invariance.py).
-_ONE_BLOCK = 512
-_FEW_ROWS = 32
-
-
-class RowwiseLinear(nn.Linear):
-    """Each row is the same however many there are, where that is a multiple of 16."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(T, inputs) -> (T, outputs)."""
-        is_plain = type(x) is Tensor and x.device.type == "cpu" and not x.requires_grad
-        if not is_plain or x.dtype != torch.bfloat16 or self.in_features <= _ONE_BLOCK:
-            return super().forward(x)
-        return torch.cat([F.linear(part, self.weight, self.bias) for part in torch.split(x, _FEW_ROWS)])
 
 
 class MLP(nn.Module):
@@ -202,7 +218,8 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.to(self.gate_proj.weight.dtype)
-        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        gated, up = one_product(x, self.gate_proj, self.up_proj) or (self.gate_proj(x), self.up_proj(x))
+        out: Tensor = self.down_proj(gate(gated, up, impl=_kernels(gated)))
         return out
 
 
@@ -215,9 +232,10 @@ class Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(self, x: Tensor, packing: Packing, wanted: Wanted | None = None) -> Tensor:
-        attended = self.self_attn(self.input_layernorm(x), packing, wanted)
-        x = (x if wanted is None else x[wanted.rows]) + attended
-        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        _, normed = self.input_layernorm(x)
+        attended = self.self_attn(normed, packing, wanted)
+        x, normed = self.post_attention_layernorm(x, attended, None if wanted is None else wanted.rows)
+        out: Tensor = x + self.mlp(normed)
         return out
 
 
@@ -230,6 +248,15 @@ class Backbone(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self._graphs = LayerGraphs()
+
+    def join_products(self) -> None:
+        """For inference on a CUDA device: products of the same rows become one. Their weights are moved in memory."""
+        for layer in self.layers:
+            assert isinstance(layer, Layer)
+            attention, mlp = layer.self_attn, layer.mlp
+            join(attention.q_proj, attention.k_proj, attention.v_proj)
+            join(mlp.gate_proj, mlp.up_proj)
 
     def forward(self, embeds: Tensor, lengths: Sequence[int], wanted: Wanted | None = None) -> Tensor:
         """(T, hidden) packed embeddings and the length of each sequence -> (T, hidden) after the final norm.
@@ -239,8 +266,14 @@ class Backbone(nn.Module):
         if sum(lengths) != embeds.shape[0]:
             raise ValueError(f"lengths sum to {sum(lengths)}, but {embeds.shape[0]} rows are packed")
         packing = pack(tuple(lengths), self.config.head_dim, self.config.rope_theta, embeds.device)
-        hidden = embeds
+        if embeds.is_cuda and not torch.is_grad_enabled():
+            keep_the_order_of_sums()
+        hidden = self._graphs.run(self._first_layers, next(self.layers.parameters()), embeds, packing)
+        out: Tensor = self.norm(self.layers[-1](hidden, packing, wanted))[1]
+        return out
+
+    def _first_layers(self, hidden: Tensor, packing: Packing) -> Tensor:
+        """All but the last one."""
         for layer in self.layers[:-1]:
             hidden = layer(hidden, packing)
-        out: Tensor = self.norm(self.layers[-1](hidden, packing, wanted))
-        return out
+        return hidden
