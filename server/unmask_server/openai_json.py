@@ -21,6 +21,8 @@ STRUCTURE: Final = (
     *("enum", "const", "anyOf", "$ref", "$defs"),
 )
 KINDS: Final = ("type", "properties", "items", "enum", "const")  # what may not stand beside anyOf
+BOUNDS: Final = {"minimum": "integer", "maximum": "integer", "maxLength": "string"}  # and what they may bound
+FEW_INTEGERS: Final = 128  # between its bounds: the model chooses among them
 COMMENT: Final = ("$schema", "title", "description", "default", "examples")
 
 
@@ -84,8 +86,9 @@ class JsonTemplate:
             raise _unsupported(f"is no object, or one of more than {MAX_NODES} values or {MAX_DEPTH} levels", param)
         if "$ref" in schema:
             return self._build(self._resolved(schema["$ref"], param), param, depth + 1)
-        if unknown := sorted(schema.keys() - {*STRUCTURE, *COMMENT}):
+        if unknown := sorted(schema.keys() - {*STRUCTURE, *BOUNDS, *COMMENT}):
             raise _unsupported(f"has {unknown[0]}, which is not supported", param)
+        _check_bounds(schema, param)
         if "const" in schema:
             if not _is_json(schema["const"]):
                 raise _unsupported("must have finite numbers in const", param)
@@ -103,7 +106,8 @@ class JsonTemplate:
             return self._any_of(schema["anyOf"], f"{param}.anyOf", depth)
         kind = schema.get("type")
         if isinstance(kind, list):
-            return self._any_of([{**schema, "type": one} for one in kind], f"{param}.type", depth)
+            each = [{k: v for k, v in schema.items() if BOUNDS.get(k, one) == one} | {"type": one} for one in kind]
+            return self._any_of(each, f"{param}.type", depth)
         if kind == "array":
             return self._array(schema, param, depth)
         if kind == "object":
@@ -119,7 +123,10 @@ class JsonTemplate:
             raise _unsupported(
                 f"has the type {kind!r}; there are object, array, string, number, integer, boolean, null", param
             )
-        return Gap(kind, param)
+        least, most = schema.get("minimum"), schema.get("maximum")
+        if least is not None and most is not None and most - least < FEW_INTEGERS:
+            return Gap("enum", param, tuple(range(least, most + 1)))
+        return Gap(kind, param, least=least, most=most, max_length=schema.get("maxLength"))
 
     def _any_of(self, schemas: Any, param: str, depth: int) -> Node:
         """Scalars are the model's choice. What has a skeleton must be the only one, null aside, and is always given."""
@@ -174,6 +181,19 @@ def _is_json(value: Any) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _check_bounds(schema: Mapping[str, Any], param: str) -> None:
+    kinds = schema.get("type")
+    kinds = kinds if isinstance(kinds, list) else [kinds]
+    for name in BOUNDS.keys() & schema.keys():
+        if BOUNDS[name] not in kinds or schema.keys() & {"enum", "const", "anyOf"}:
+            raise _unsupported(f"has {name}, which is supported for the type {BOUNDS[name]} alone", param)
+    given = [schema[name] for name in ("minimum", "maximum") if name in schema]
+    if not all(isinstance(bound, int) and not isinstance(bound, bool) for bound in given) or given != sorted(given):
+        raise _unsupported("must have integers in minimum and maximum, the latter no less", param)
+    if "maxLength" in schema and not _is_count(schema["maxLength"]):
+        raise _unsupported("must have a number in maxLength", param)
 
 
 def _is_count(value: Any) -> bool:

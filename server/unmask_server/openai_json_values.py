@@ -31,6 +31,9 @@ class Gap:
     kind: str  # of TOKENS
     name: str  # the path to it
     options: tuple[Any, ...] = ()  # of an enum
+    least: int | None = None  # of an integer
+    most: int | None = None
+    max_length: int | None = None  # of a string, which is cut there
 
     @property
     def tokens(self) -> int:
@@ -49,10 +52,10 @@ class Gap:
         """The value that was written; raises ServerError where there is none, or none so like (0 to 1) an option."""
         text = text.strip()
         if self.kind == "string":
-            return _string(text)
+            return _string(text)[: self.max_length]
         if self.kind == "number" and (found := NUMBER.search(text)):
             return json.loads(found[0])
-        if self.kind == "integer" and (found := INTEGER.search(text)):
+        if self.kind == "integer" and (found := INTEGER.search(text)) and self._is_within(int(found[0])):
             return int(found[0])
         if self.kind == "boolean" and (found := re.search("true|false", text.lower())):
             return found[0] == "true"
@@ -77,6 +80,9 @@ class Gap:
             return any(re.match(rf'"?{re.escape(name)}(?!\w)', text) for name in self._by_name)
         number = NUMBER.match(text)
         return number is not None and (self.kind == "number" or INTEGER.fullmatch(number[0]) is not None)
+
+    def _is_within(self, number: int) -> bool:
+        return (self.least is None or number >= self.least) and (self.most is None or number <= self.most)
 
     @property
     def _options(self) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ import pytest
 from openai import OpenAI
 from pydantic import BaseModel, Field
 
-from unmask_engine.request import Begins, Edit, GenerationRequest, RequestError, TextPart
+from unmask_engine.request import Begins, Edit, Generation, GenerationRequest, RequestError, TextPart, Timings, Usage
 from unmask_server.errors import ServerError
 from unmask_server.openai_json import JsonTemplate
 from unmask_server.openai_json_values import Choice, Gap, Rest
@@ -62,6 +62,37 @@ def test_the_clients_parser_gets_its_type(api: OpenAI, engine: Any) -> None:
         ),
         begins=(None, Begins(('"red"', '"green"')), Begins(("true", "false")), number, number, number, number),
     )
+
+
+@pytest.mark.parametrize(
+    ("schema", "begins", "read"),
+    [
+        ({"type": "integer", "minimum": 0}, Begins(number=True), {"12 cm": 12, "-3": None}),
+        ({"type": "integer", "minimum": 0, "maximum": 500}, Begins(number=True), {"500": 500, "501": None}),
+        ({"type": "integer", "minimum": -1, "maximum": 1}, Begins(("-1", "0", "1")), {"-1": -1, "1.": 1, "7": None}),
+        ({"type": "integer", "minimum": 9, "maximum": 11}, Begins(("9", "10", "11")), {"11, ": 11, "90": 9}),
+        ({"type": "string", "maxLength": 3}, None, {'"four"': "fou", "a": "a"}),
+        (
+            {"type": ["integer", "null"], "maximum": 5},
+            Begins(("null",), number=True),
+            {"4": 4, "null": None, "6": None},
+        ),
+    ],
+)
+def test_values_are_within_their_bounds(schema: dict[str, Any], begins: Begins | None, read: dict[str, Any]) -> None:
+    """An integer beyond them is no value; a string is cut."""
+    template = JsonTemplate({"type": "object", "properties": {"a": schema}}, "schema")
+    edit = template.asked(GenerationRequest((), ("text",))).edit
+    assert isinstance(edit, Edit)
+    assert edit.begins == (begins,)
+    for written, value in read.items():
+        text = f'{{"a": {written}}}'
+        generation = Generation("edit", (), (), text, None, None, False, Usage({}, {}, 1, 1), Timings(0.0, 0.0, 0.0))
+        if value is None and written != "null":
+            with pytest.raises(ServerError, match="no "):
+                template.answered(generation)
+        else:
+            assert json.loads(template.answered(generation).text or "") == {"a": value}
 
 
 class Shelf(BaseModel):
@@ -233,6 +264,11 @@ BOMB = {
         ({"anyOf": [{"type": "null"}], "type": "string"}, "beside anyOf"),
         ({"type": []}, "choose from"),
         ({"type": "string", "pattern": "x"}, "pattern"),
+        ({"type": "number", "minimum": 0}, "minimum, which is supported for the type integer alone"),
+        ({"type": "integer", "enum": [1, 9], "maximum": 5}, "maximum"),
+        ({"type": "integer", "minimum": 0.5}, "integers in minimum"),
+        ({"type": "integer", "minimum": 5, "maximum": 4}, "no less"),
+        ({"type": "string", "maxLength": -1}, "maxLength"),
         ({"anyOf": []}, "anyOf must list"),
         (rows(8), "too many items"),
         ({"$ref": "https://example.com"}, r"\$ref"),
