@@ -8,11 +8,11 @@
    without the launches, which hide behind the step before.
 3. Each task from its embedded prompt to its last token against the loop of the published reference (naive_loop.py),
    one request at a time. Codecs and speech encoder are left out: they would be the same for both. Of the reference's
-   steps, at most 64 are taken, spread evenly over the request; its seconds are those times all steps over these.
+   steps, at most 32 are taken, spread evenly over the request; its seconds are those times all steps over these.
 4. How many tokens of requests that share their steps differ from those of the same requests alone; the goal is none.
 
-Also writes benchmarks/results/7b_<device>.json. `--tiny --device cpu` runs the same code at toy shapes, to test it:
-those numbers say nothing and are not written.
+Also writes benchmarks/results/7b_<device>.json, after each number. `--tiny --device cpu` runs the same code at toy
+shapes, to test it: those numbers say nothing and are not written.
 """
 
 import json
@@ -20,6 +20,7 @@ import statistics
 import sys
 import time
 from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -59,7 +60,7 @@ from unmask_kernels.sample import sample
 from unmask_kernels.schedule import commit_counts
 
 TIMED_STEPS = 5
-MOST_NAIVE_STEPS = 64  # taken by the reference's loop, of a request
+MOST_NAIVE_STEPS = 32  # taken by the reference's loop, of a request
 UNCONDITIONAL = 23  # tokens of a prompt without the caller's content
 GOAL = 0.7  # of the copy's rate, for the sampler
 
@@ -97,11 +98,11 @@ def published() -> Scale:
         steps=(Shape("tts", 128, 50), Shape("t2i", 320, 260), Shape("t2i", 600, 260), Shape("svqa", 1400, 128)),
         batches=(1, 8),
         tasks=(
-            Shape("t2i", 320, 260),
-            Shape("s2i", 400, 260),
             Shape("tts", 85, 50),
             Shape("asr", 230, 50),
+            Shape("t2i", 320, 260),
             Shape("vqa", 1110, 64),
+            Shape("s2i", 400, 260),
         ),
         sampler_rows=(50, 260, 2080),
         product=8192,
@@ -135,6 +136,8 @@ def random_model(scale: Scale, device: torch.device) -> OmniModel:
         else:
             weight.fill_(1.0 if name.endswith("weight") else 0.0)
     model.lm_head.weight.mul_(5)
+    if device.type == "cuda":
+        model.model.join_products()
     return model
 
 
@@ -194,8 +197,9 @@ def time_step(model: OmniModel, scale: Scale, shape: Shape, batch_size: int, rat
 @torch.inference_mode()
 def time_sampler(model: OmniModel, scale: Scale, num_rows: int, rates: Rates) -> dict[str, Any]:
     """Rows of as many pictures as it takes, at their first step."""
-    per_request = min(num_rows, scale.tasks[0].canvas)
-    shape = replace(scale.tasks[0], canvas=per_request, length=per_request + 8)
+    picture = next(shape for shape in scale.tasks if shape.task == "t2i")
+    per_request = min(num_rows, picture.canvas)
+    shape = replace(picture, canvas=per_request, length=per_request + 8)
     states = [DecodingState(request(model, scale, shape, 1.0, seed)) for seed in range(num_rows // per_request)]
     batch = Batch(states, model)
     rows = batch.schedule()
@@ -223,8 +227,12 @@ def time_task(model: OmniModel, scale: Scale, shape: Shape, rates: Rates) -> dic
     against = plan.unconditional
     if against is not None:
         against = torch.cat([against, against.new_zeros(max(0, len(plan.prompt) - len(against)), against.shape[1])])
+    decode([DecodingState(replace(plan, settings=replace(chosen, steps=3)))], model)  # warms up
     canvases = [plan.canvas]  # before each step
+    synchronise(device)
+    began = time.perf_counter()
     decode([DecodingState(plan)], model, lambda _, state: canvases.append(state.ids.clone()))
+    unmask_s = time.perf_counter() - began
     counts = commit_counts(len(plan.canvas), chosen.steps)
 
     def naive_step_s(number: int) -> float:
@@ -238,7 +246,6 @@ def time_task(model: OmniModel, scale: Scale, shape: Shape, rates: Rates) -> dic
     naive_step_s(0)  # warms up
     taken = range(0, plan.steps, -(-plan.steps // MOST_NAIVE_STEPS))
     naive_s = plan.steps * statistics.mean(naive_step_s(number) for number in taken)
-    unmask_s = seconds(lambda: decode([DecodingState(plan)], model), device, repeats=1)
     lengths = [shape.length] if against is None else [shape.length, UNCONDITIONAL + shape.canvas]
     rows = shape.canvas / 2 * len(lengths)
     least_s = plan.steps * floor_s(scale.config, lengths, rows, rates, scale.dtype.itemsize)
@@ -280,20 +287,25 @@ def main() -> int:
     scale = tiny() if is_tiny else published()
     rates = measured_rates(device, scale.dtype, scale.product, scale.copied)
     model = random_model(scale, device)
-    steps = [time_step(model, scale, shape, size, rates) for shape in scale.steps for size in scale.batches]
-    show("a step", steps)
-    sampler = [time_sampler(model, scale, num_rows, rates) for num_rows in scale.sampler_rows]
-    show(f"the sampler (goal: {GOAL:.0%} of the copy's rate)", sampler)
-    tasks = [time_task(model, scale, shape, rates) for shape in scale.tasks]
-    show("a request, alone", tasks)
-    differing = differing_tokens(model, scale)
-    show("tokens of requests together and alone", [differing])
     name = device_name(device)
-    report = {"bench": "7b", "device": name, "is_tiny": is_tiny, "rates": asdict(rates)}
-    report |= {"steps": steps, "sampler": sampler, "tasks": tasks, "tokens": differing}
+    report: dict[str, Any] = {"bench": "7b", "device": name, "is_tiny": is_tiny, "rates": asdict(rates)}
+
+    def measure(part: str, title: str, calls: Iterable[Callable[[], dict[str, Any]]]) -> None:
+        results = report[part] = []
+        for call in calls:
+            results.append(call())
+            if not is_tiny:
+                result_file("7b", name).write_text(json.dumps(report) + "\n")
+        show(title, results)
+
+    sizes = [(shape, size) for size in scale.batches for shape in scale.steps]
+    measure("steps", "a step", [partial(time_step, model, scale, shape, size, rates) for shape, size in sizes])
+    title = f"the sampler (goal: {GOAL:.0%} of the copy's rate)"
+    measure("sampler", title, [partial(time_sampler, model, scale, rows, rates) for rows in scale.sampler_rows])
+    measure("tokens", "tokens of requests together and alone", [partial(differing_tokens, model, scale)])
+    (report["tokens"],) = report["tokens"]
+    measure("tasks", "a request, alone", [partial(time_task, model, scale, shape, rates) for shape in scale.tasks])
     line = json.dumps(report)
-    if not is_tiny:
-        result_file("7b", name).write_text(line + "\n")
     print(line)
     return 0
 
