@@ -6,7 +6,7 @@ this runs (prefetch.py), the same seed gives the same exercises, and the device 
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -102,9 +102,9 @@ class Exercise:
 
     def to(self, device: torch.device) -> "Exercise":
         """The same, with its tensors on the device."""
-        names = ("ids", "hidden", "answers", "weights", "rows", "at")
-        tensors = {name: send(getattr(self, name), device) for name in names}
-        return replace(self, **tensors, labels=self.labels.to(device))
+        tensors = (self.ids, self.hidden, self.answers, self.weights, self.rows, self.at)
+        ids, hidden, answers, weights, rows, at = (send(tensor, device) for tensor in tensors)
+        return Exercise(ids, self.lengths, hidden, answers, weights, rows, at, self.labels.to(device))
 
 
 def exercise(

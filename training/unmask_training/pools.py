@@ -27,7 +27,7 @@ Pictures = list[tuple[Scene, list[int]]]
 T = TypeVar("T")
 _OWN_VOICE = 0.25  # of the recordings to recognise: a model should understand what it says itself
 # Kinds of questions that are asked more often: those that a model of this size learns last.
-_HARD = {"place": 2.5, "color": 2.0, "relation": 3.0, "shape": 2.5, "background": 2.0}
+_HARD = {"place": 2.5, "color": 2.0, "relation": 3.0, "shape": 2.5, "background": 2.0, "describe": 2.0}
 
 
 @torch.no_grad()
