@@ -64,9 +64,9 @@ def synthesis(examiner: Examiner) -> Measures:
 
 
 def speech_to_image(examiner: Examiner) -> Measures:
-    """Captions heard, and the same ones read: what hearing costs is in the ratio."""
-    rng = examiner.rng("s2i")
-    scenes = examiner.scenes("s2i", single=None)
+    """Captions heard, half of them of one thing, and the same ones read: what hearing costs is in the ratio."""
+    rng, half = examiner.rng("s2i"), examiner.samples // 2
+    scenes = examiner.scenes("s2i", single=True)[:half] + examiner.scenes("s2i", single=False)[half:]
     texts = [caption(s, rng) for s in scenes]
     spoken = examiner.answers([(a,) for a in speech_of(texts, rng)], ("image",), "s2i")
     typed = examiner.answers([(TextPart(t),) for t in texts], ("image",), "t2i")
