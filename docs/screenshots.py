@@ -27,7 +27,7 @@ def ask(page: Page, text: str, task: str) -> Locator:
 
 def unmasking(page: Page) -> None:
     """A picture in the middle of its making."""
-    turn = ask(page, "a large red circle on a yellow background", "Draw")
+    turn = ask(page, "a large red circle on a sand background", "Draw")
     dial = turn.locator(".steps input")
     dial.fill(str(int(dial.get_attribute("max") or 0) * 2 // 5))
     dial.blur()

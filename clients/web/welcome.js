@@ -6,7 +6,7 @@ import { asking, filling } from "./request.js";
 import { TASKS } from "./tasks.js";
 
 const EXAMPLES = [
-  { task: "t2i", text: "a large red circle on a yellow background" },
+  { task: "t2i", text: "a large red circle on a sand background" },
   { task: "t2i", text: "a blue star in the top left" },
   { task: "chat", text: "what can you do" },
   { task: "tts", text: "a green triangle" },
