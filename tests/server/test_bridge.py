@@ -34,6 +34,20 @@ def request(text: str) -> GenerationRequest:
     return GenerationRequest((TextPart(text),), ("text",))
 
 
+def slowed(engine) -> tuple[threading.Event, threading.Event]:
+    """Makes the engine tell that it is in a step, and wait there until it may go on."""
+    in_step, next_step = threading.Event(), threading.Event()
+    step = engine.step
+
+    def slow_step():
+        in_step.set()
+        assert next_step.wait(60)
+        return step()
+
+    engine.step = slow_step
+    return in_step, next_step
+
+
 @contextmanager
 def running(
     engine, settings: Settings | None = None, on_crash: Callable[[], None] = lambda: None
@@ -140,15 +154,7 @@ def test_without_a_queue_there_is_work_while_there_is_room(start, wait, new_engi
 
 def test_what_comes_at_once_is_taken_as_far_as_there_is_room(start, wait, new_engine) -> None:
     """Between two steps nothing joins: room in the batch counts, not only the queue."""
-    in_step, next_step = threading.Event(), threading.Event()
-    step = new_engine.step
-
-    def slow_step():
-        in_step.set()
-        assert next_step.wait(60)
-        return step()
-
-    new_engine.step = slow_step
+    in_step, next_step = slowed(new_engine)
     with start(lambda: new_engine, Settings(max_queue=1, max_batch=4)) as client, ThreadPoolExecutor() as pool:
         wait(lambda: ready(client))
         asked = [pool.submit(ask, client)]
@@ -163,13 +169,7 @@ def test_what_comes_at_once_is_taken_as_far_as_there_is_room(start, wait, new_en
 
 def test_who_leaves_the_queue_is_not_counted_any_more(wait, new_engine) -> None:
     """At once, not after the step that is under way; and its place is free."""
-    in_step, next_step = threading.Event(), threading.Event()
-    step = new_engine.step
-
-    def slow_step():
-        in_step.set()
-        assert next_step.wait(60)
-        return step()
+    in_step, next_step = slowed(new_engine)
 
     async def come_and_go(bridge: EngineThread) -> None:
         first = asyncio.create_task(bridge.generate(request("first")))
@@ -185,7 +185,6 @@ def test_who_leaves_the_queue_is_not_counted_any_more(wait, new_engine) -> None:
         next_step.set()
         await asyncio.gather(first, last)
 
-    new_engine.step = slow_step
     with running(new_engine, Settings(max_queue=1, max_batch=1)) as bridge:
         asyncio.run(come_and_go(bridge))
     assert [part.text for asked in new_engine.requests for part in asked.parts] == ["first", "last"]

@@ -66,7 +66,7 @@ def synthesis(examiner: Examiner) -> Measures:
 def speech_to_image(examiner: Examiner) -> Measures:
     """Captions heard, half of them of one thing, and the same ones read: what hearing costs is in the ratio."""
     rng, half = examiner.rng("s2i"), examiner.samples // 2
-    scenes = examiner.scenes("s2i", single=True)[:half] + examiner.scenes("s2i", single=False)[half:]
+    scenes = examiner.scenes("s2i", True, half) + examiner.scenes("s2i", False, examiner.samples - half)
     texts = [caption(s, rng) for s in scenes]
     spoken = examiner.answers([(a,) for a in speech_of(texts, rng)], ("image",), "s2i")
     typed = examiner.answers([(TextPart(t),) for t in texts], ("image",), "t2i")

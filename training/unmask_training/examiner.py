@@ -92,14 +92,14 @@ class Examiner:
         paths = [clock.hear(resample(a, clock.rate).samples).argmax(-1) for a in audio]
         return [self.engine.bundle.tokenizer.decode((path[first_rows(path)] - 1).tolist()) for path in paths]
 
-    def scenes(self, task: str, single: bool | None) -> list[Scene]:
-        """Describable scenes that training was not shown: with one thing, with several, or either."""
+    def scenes(self, task: str, single: bool, count: int | None = None) -> list[Scene]:
+        """So many describable scenes, or `samples`, that training was not shown: with one thing, or with several."""
         rng = self.rng(task)
 
         def is_new(scene: Scene) -> bool:
-            return (single is None or (len(scene.things) == 1) == single) and not self.seen.has_drawn(scene)
+            return (len(scene.things) == 1) == single and not self.seen.has_drawn(scene)
 
-        return held_out(lambda: describable_scene(rng), is_new, self.samples)
+        return held_out(lambda: describable_scene(rng), is_new, self.samples if count is None else count)
 
 
 def held_out(make: Callable[[], T], is_new: Callable[[T], bool], count: int) -> list[T]:

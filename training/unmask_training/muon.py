@@ -1,7 +1,7 @@
 """Muon for the matrices of a transformer's layers: momentum, made orthogonal (Keller Jordan, 2024).
 
-As torch.optim.Muon computes it, except that matrices of one shape go through the iteration together: one by one they
-keep a GPU waiting for forty launches each, which took longer than the small model's forward and backward pass.
+As torch.optim.Muon computes it, except that matrices of one shape go through the iteration together: one by one each
+takes some forty launches of small kernels.
 """
 
 from collections import defaultdict

@@ -41,7 +41,7 @@ from unmask_training import (
 )
 from unmask_training.augment_features import varied
 from unmask_training.corpus import Corpus, listening, speaking
-from unmask_training.devices import CPU, chosen, stored
+from unmask_training.devices import CPU, chosen, device_of, stored
 from unmask_training.loop import fast_denormals
 from unmask_training.partial import save_arrays, save_weights, whole
 from unmask_training.pools import Pools, scenes, speaking_lexicon, tokenise_pictures
@@ -185,31 +185,43 @@ def make_speech_rows(work: Path, config: Config, device: torch.device = CPU) -> 
     Each is heard `hearings` times, each time but the first said and recorded otherwise (augment_features.py), so that
     what reads the rows does not learn them by heart.
     """
-    feats = _features(work)
+    feats, seed = _features(work), config["seed"]
+    model, normalise = ears(work).to(device), _cmvn(work)
 
-    def again(i: int) -> NDArray[np.float16]:
-        rows = torch.from_numpy(feats[i % len(feats)]).float()
-        generator = torch.Generator().manual_seed(config["seed"] + i)
-        return varied(rows, generator).numpy().astype(np.float16)
+    def varied_anew(i: int) -> NDArray[np.float16]:
+        generator = torch.Generator().manual_seed(seed + i)
+        return varied(torch.from_numpy(feats[i % len(feats)]).float(), generator).numpy().astype(np.float16)
 
-    feats += spread(again, range(len(feats), config["data"].get("hearings", 1) * len(feats)))
-    model, (shift, scale) = ears(work).to(device), _cmvn(work)
+    rows, heard = _encoded(model, feats, normalise)
+    for hearing in range(1, config["data"].get("hearings", 1)):
+        again = spread(varied_anew, range(hearing * len(feats), (hearing + 1) * len(feats)))
+        more_rows, more_heard = _encoded(model, again, normalise)
+        rows += more_rows
+        heard += more_heard
+    save_arrays(
+        work / "speech_rows.npz",
+        rows=np.concatenate(rows), lengths=np.array([len(r) for r in rows]),
+        heard=np.concatenate(heard), heard_lengths=np.array([len(h) for h in heard]),
+    )  # fmt: skip
+
+
+def _encoded(
+    model: SpeechEncoder, feats: list[NDArray[np.float16]], normalise: tuple[torch.Tensor, torch.Tensor]
+) -> tuple[list[NDArray[np.float16]], list[NDArray[np.int16]]]:
+    """Of each recording, the encoder's rows (R, size) and the (row, text token) that they tell (N, 2)."""
+    shift, scale = normalise
     order = np.argsort([len(f) for f in feats])
     rows, heard = [np.empty(0, np.float16)] * len(feats), [np.empty((0, 2), np.int16)] * len(feats)
     for start in range(0, len(order), 128):
         chosen = order[start : start + 128]
         x, lengths = train_ears.padded([(torch.from_numpy(feats[i]).float() + shift) * scale for i in chosen])
         with torch.no_grad():
-            out = model(x.to(device).to(torch.bfloat16).float(), lengths).half()
+            out = model(x.to(device_of(model)).to(torch.bfloat16).float(), lengths).half()
             best = train_ears.best_path(model, out).cpu()
         for i, encoded, path, n in zip(chosen, out.cpu().numpy(), best, lengths.tolist(), strict=True):
             rows[i] = encoded[: n + 4].copy()
             heard[i] = np.array(train_ears.emitted(path[: n + 4]), np.int16).reshape(-1, 2)
-    save_arrays(
-        work / "speech_rows.npz",
-        rows=np.concatenate(rows), lengths=np.array([len(r) for r in rows]),
-        heard=np.concatenate(heard), heard_lengths=np.array([len(h) for h in heard]),
-    )  # fmt: skip
+    return rows, heard
 
 
 def load_pools(work: Path, config: Config) -> tuple[Pools, list[NDArray[np.float16]]]:
